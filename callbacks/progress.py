@@ -1,0 +1,60 @@
+"""Progress of fits, by optimizer step, and of predictions, by row."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from sipo_pl.progress import Progress
+
+
+class FitProgress(Callback):
+    """Shows optimizer steps, tokens per second, loss and time to go.
+
+    Args:
+        label: the stage
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.progress: Progress | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            total = pl_module.total_steps
+            self.progress = Progress(self.label, total, "steps", done=trainer.global_step).__enter__()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.progress is not None:
+            shown = {name: trainer.callback_metrics.get(name) for name in ("loss", "rewards/accuracies", "val/loss")}
+            note = " ".join(f"{name} {value:.3f}" for name, value in shown.items() if value is not None)
+            tokens = int(batch.tokens.attention_mask.sum()) * trainer.world_size
+            self.progress.advance(trainer.global_step - self.progress.done, tokens, note)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.progress is not None:
+            self.progress.__exit__(None, None, None)
+
+
+class PredictProgress(Callback):
+    """Shows rows, tokens per second and time to go; the module counts from inside its step.
+
+    Args:
+        label: the stage
+        total: rows of the stage
+        done: rows that are already written
+    """
+
+    def __init__(self, label: str, total: int, done: int) -> None:
+        self.label, self.total, self.done = label, total, done
+        self.progress: Progress | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.progress = Progress(self.label, self.total, "rows", self.done).__enter__()
+            pl_module.progress = self.progress
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.progress is not None:
+            self.progress.__exit__(None, None, None)

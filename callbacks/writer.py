@@ -1,0 +1,27 @@
+"""Writes each predicted unit of rows as a file of its own, whole or not at all."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from sipo_pl.artifacts import write_jsonl
+from sipo_pl.data.unit_data import Unit
+from sipo_pl.data.units import unit_path
+
+
+class UnitWriter(Callback):
+    """Writes what `predict_step` returns for a unit; the file's existence is what a restart goes by."""
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Unit,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        write_jsonl(unit_path(batch.folder, batch.index), outputs)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.strategy.barrier()  # predict has no collective: without one a dead rank goes unnoticed

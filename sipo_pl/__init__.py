@@ -1,0 +1,3 @@
+"""SIPO, Self-Improvement Towards Pareto Optimality, on PyTorch Lightning (Li et al., arXiv 2502.14354)."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,114 @@
+"""The command table: names, help, exit codes. Arguments only; what is heavy is imported inside a command.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped and resumable.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from sipo_pl import __version__
+from sipo_pl.errors import UsageError, UserError, nearest
+
+DONE, FAILED, WRONG_USE, RESUMABLE = 0, 1, 2, 75
+DEBUG_VARIABLE = "SIPO_PL_DEBUG"
+
+TRAINER_COMMANDS = {
+    "fit": "align or re-align one policy: --config <recipe>/align.yaml --objective NAME",
+    "validate": "validation metrics of a fitted policy",
+    "test": "the same under the names test/...",
+    "predict": "sample, review, rewrite, score, evaluate or measure: --config <recipe>/sample.yaml",
+}
+COMMANDS = {
+    "run": ("sipo_pl.pipeline:run", "all stages of a recipe, in order, skipping what is complete"),
+    "prepare": ("sipo_pl.stages.prepare:prepare", "raw data into preference pairs and test prompts"),
+    "combine": ("sipo_pl.stages.combine:combine", "choose between each sampled response and its rewrite"),
+    "filter": ("sipo_pl.stages.filter:filter", "keep the responses that beat both originals under every reward"),
+    "report": ("sipo_pl.stages.report:report", "fronts, tables and samples as one page"),
+}
+
+
+def entry() -> None:
+    """Run the console script."""
+    sys.exit(main())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code.
+
+    Args:
+        arguments: the command and its options; those of the process where not given.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return DONE if arguments else WRONG_USE
+    if arguments[0] in ("-V", "--version"):
+        print(f"sipo_pl {__version__}")
+        return DONE
+    from sipo_pl import logs
+
+    logs.set_up()
+    log = logging.getLogger("sipo_pl")
+    command = arguments[0]
+    try:
+        return _run(command, arguments)
+    except UserError as error:
+        log.error("sipo_pl %s: %s", command, error)
+        return WRONG_USE if isinstance(error, UsageError) else FAILED
+    except KeyboardInterrupt:
+        log.error("sipo_pl %s: stopped; the same command goes on from here", command)
+        return RESUMABLE
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        log.debug("sipo_pl %s failed", command, exc_info=True)
+        log.error("sipo_pl %s: %s: %s (%s=1 shows where)", command, type(error).__name__, error, DEBUG_VARIABLE)
+        return FAILED
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command in TRAINER_COMMANDS:
+        from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+        from sipo_pl import trainer_cli
+
+        try:
+            return trainer_cli.main(arguments)
+        except SIGTERMException:
+            raise KeyboardInterrupt from None
+    if command not in COMMANDS:
+        raise UsageError(f"no such command{nearest(command, [*TRAINER_COMMANDS, *COMMANDS])}")
+    return _small_command(command, arguments[1:])
+
+
+def _small_command(command: str, options: list[str]) -> int:
+    from sipo_pl.small_cli import parse
+
+    module, _, name = COMMANDS[command][0].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    try:
+        return function(**parse(command, function, options)) or DONE
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from None
+
+
+def _overview() -> str:
+    table = {**TRAINER_COMMANDS, **{name: text for name, (_, text) in COMMANDS.items()}}
+    order = ["run", *(name for name in table if name != "run")]
+    lines = [f"  {name:<10}{table[name]}" for name in order]
+    return "\n".join(
+        [
+            "usage: sipo_pl COMMAND [options]   (sipo_pl COMMAND --help for its options)",
+            "",
+            "SIPO: self-improvement towards Pareto optimality, on PyTorch Lightning.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "start: sipo_pl run --config quickstart/recipe.yaml",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Converters: one raw data schema each, into pairs."""

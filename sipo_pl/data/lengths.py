@@ -1,0 +1,70 @@
+"""Lengths of pairs and prompts in tokens, as the model will see them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from sipo_pl.data.rows import PairRow, PromptRow
+
+if TYPE_CHECKING:
+    from sipo_pl.data.templates import PromptTemplate
+
+
+class Length(NamedTuple):
+    """Tokens of one text.
+
+    Args:
+        prompt: tokens of the rendered prompt
+        response: tokens of the response, EOS included
+    """
+
+    prompt: int
+    response: int
+
+    @property
+    def whole(self) -> int:
+        return self.prompt + self.response
+
+
+class Lengths:
+    """Measures rows; a text that several pairs share is tokenised once.
+
+    Args:
+        template: renders and tokenises, as in training and decoding.
+    """
+
+    def __init__(self, template: "PromptTemplate") -> None:
+        self._template = template
+        self._prompts: dict[str, int] = {}
+        self._texts: dict[tuple[str, str], Length] = {}
+
+    def prompt(self, row: PromptRow | PairRow) -> int:
+        """Return the tokens of the row's rendered prompt."""
+        name = row["prompt_id"]
+        if name not in self._prompts:
+            self._prompts[name] = len(self._template.prompt_ids(row["prompt"]))
+        return self._prompts[name]
+
+    def sides(self, row: PairRow) -> tuple[Length, Length]:
+        """Return the lengths of the prompt with response 0 and with response 1."""
+        return self._side(row, row["response_0"]), self._side(row, row["response_1"])
+
+    def table(self, pairs: Sequence[PairRow]) -> dict[str, list[int]]:
+        """Return the lengths of prompts, of responses and of both together, each text once, however shared."""
+        prompts = {row["prompt_id"]: self.prompt(row) for row in pairs}
+        texts = {
+            (row["prompt_id"], response): length
+            for row in pairs
+            for response, length in zip((row["response_0"], row["response_1"]), self.sides(row), strict=True)
+        }
+        return {
+            "prompt": list(prompts.values()),
+            "response": [length.response for length in texts.values()],
+            "whole": [length.whole for length in texts.values()],
+        }
+
+    def _side(self, row: PairRow, response: str) -> Length:
+        key = (row["prompt_id"], response)
+        if key not in self._texts:
+            encoded = self._template.encode(row["prompt"], response)
+            self._texts[key] = Length(encoded.prompt_length, encoded.response_length)
+        return self._texts[key]

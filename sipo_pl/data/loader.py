@@ -1,0 +1,137 @@
+"""A loader of training pairs that resumes in the middle of an epoch with exactly the rows that were still to come."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sipo_pl.data.templates import Encoded
+from sipo_pl.policies.logprobs import TokenBatch, collate
+
+RowKey = tuple[tuple[int, ...], int]  # tokens and prompt length of a row
+
+
+@dataclass(frozen=True)
+class TrainingPair:
+    """A tokenised pair.
+
+    Args:
+        pair_id: its id
+        chosen: prompt with the preferred response
+        rejected: prompt with the other response
+    """
+
+    pair_id: str
+    chosen: Encoded
+    rejected: Encoded
+
+
+class PairBatch(NamedTuple):
+    """A micro-batch of P pairs, chosen rows first.
+
+    Args:
+        pair_ids: (P,)
+        tokens: 2 P rows
+        reference_logps: (2 P,), float32
+        step_pairs: pairs of the whole optimizer step, over micro-batches and devices; the loss is their mean
+    """
+
+    pair_ids: list[str]
+    tokens: TokenBatch
+    reference_logps: Tensor
+    step_pairs: int
+
+
+def collate_pairs(pairs: Sequence[TrainingPair], reference: dict[RowKey, float], step_pairs: int) -> PairBatch:
+    """Build a micro-batch: chosen rows, then rejected rows."""
+    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    logps = torch.tensor([reference[row_key(row)] for row in rows], dtype=torch.float32)
+    return PairBatch([pair.pair_id for pair in pairs], collate(rows), logps, step_pairs)
+
+
+def row_key(row: Encoded) -> RowKey:
+    """Return what identifies a tokenised row among reference log-probabilities."""
+    return (tuple(row.input_ids), row.prompt_length)
+
+
+class PairLoader:
+    """Iterates micro-batches; the order of an epoch is a function of seed and epoch alone.
+
+    An optimizer step takes `accumulate` micro-batches of `micro_batch_size` pairs on each of `world_size` devices; the
+    last step of an epoch takes what is left.
+
+    Args:
+        pairs: all pairs of the split.
+        micro_batch_size: pairs in one forward.
+        accumulate: micro-batches of an optimizer step.
+        seed: seed of the order; None keeps the order of `pairs`.
+        rank: index of this device.
+        world_size: number of devices.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[TrainingPair],
+        micro_batch_size: int,
+        accumulate: int = 1,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.pairs, self.micro_batch_size, self.accumulate = pairs, micro_batch_size, accumulate
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.reference: dict[RowKey, float] = {}
+        self.sampler, self.batch_sampler = self, None  # where the trainer looks for set_epoch
+        self.epoch = 0
+        self.position = 0  # micro-batches of this epoch that were handed out
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the next iteration is of."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._plan())
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        for indices, step_pairs in self._plan()[self.position :]:
+            self.position += 1
+            yield collate_pairs([self.pairs[i] for i in indices], self.reference, step_pairs)
+        self.position = 0
+
+    def peek(self) -> PairBatch:
+        """Return the first micro-batch of the epoch, without handing it out."""
+        indices, step_pairs = self._plan()[0]
+        return collate_pairs([self.pairs[i] for i in indices], self.reference, step_pairs)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position, for a checkpoint."""
+        return {"position": self.position % max(1, len(self))}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a checkpoint's position."""
+        self.position = state["position"]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return -(-len(self.pairs) // self._step_size)
+
+    @property
+    def _step_size(self) -> int:
+        return self.micro_batch_size * self.accumulate * self.world_size
+
+    def _plan(self) -> list[tuple[list[int], int]]:
+        """Return this device's micro-batches of the epoch: indices and the pairs of their optimizer step."""
+        order = list(range(len(self.pairs)))
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            order = torch.randperm(len(order), generator=generator).tolist()
+        plan = []
+        for start in range(0, len(order), self._step_size):
+            step = order[start : start + self._step_size]
+            mine = step[self.rank :: self.world_size]
+            for first in range(0, len(mine), self.micro_batch_size):
+                plan.append((mine[first : first + self.micro_batch_size], len(step)))
+        return plan

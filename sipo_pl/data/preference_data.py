@@ -1,0 +1,108 @@
+"""DataModule of preference pairs: training and validation micro-batches for alignment and re-alignment."""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch import LightningDataModule
+
+from sipo_pl.artifacts import read_jsonl
+from sipo_pl.data.loader import PairLoader, RowKey, TrainingPair
+from sipo_pl.data.preference import preference_pairs, realignment_pairs, unique_rows
+from sipo_pl.data.templates import Encoded, PromptTemplate
+from sipo_pl.errors import UserError
+from sipo_pl.policies.loading import load_tokenizer
+from sipo_pl.recipe import Recipe
+
+log = logging.getLogger("sipo_pl")
+
+
+class PreferenceData(LightningDataModule):
+    """Pairs of one objective.
+
+    Args:
+        recipe: what the stages share
+        objective: whose preferences are learned
+        source: prepare trains on the prepared pairs, filter on the Pareto-better responses of a run
+        micro_batch_size: pairs in one forward; an optimizer step takes trainer.accumulate_grad_batches of them
+        eval_batch_size: pairs in one forward of validation
+        max_length: longest template + response + EOS in tokens; longer pairs are left out and counted
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        objective: str,
+        source: Literal["prepare", "filter"] = "prepare",
+        micro_batch_size: int = 1,
+        eval_batch_size: int = 6,
+        max_length: int = 512,
+    ) -> None:
+        super().__init__()
+        recipe.objective(objective)
+        self.recipe, self.objective, self.source = recipe, objective, source
+        self.micro_batch_size, self.eval_batch_size, self.max_length = micro_batch_size, eval_batch_size, max_length
+        self.loaders: dict[str, PairLoader] = {}
+
+    @property
+    def inputs(self) -> dict[str, tuple[Path, str]]:
+        """Return the inputs of the stage: name -> (path, command that makes it)."""
+        inputs = {"prepare": (self.recipe.layout.stage("prepare"), "sipo_pl prepare")}
+        if self.source == "filter":
+            inputs["filter"] = (self.recipe.layout.stage("filter"), "sipo_pl filter")
+        return inputs
+
+    def setup(self, stage: str) -> None:
+        """Read and tokenise the pairs."""
+        template = PromptTemplate(load_tokenizer(self.recipe.base_model), self.recipe.template)
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        if stage == "fit":
+            accumulate = trainer.accumulate_grad_batches if trainer else 1
+            self.loaders["train"] = PairLoader(
+                self._train_pairs(template), self.micro_batch_size, accumulate, self.recipe.seed, rank, world
+            )
+        self.loaders["validation"] = PairLoader(
+            self._validation_pairs(template), self.eval_batch_size, rank=rank, world_size=world
+        )
+
+    def _train_pairs(self, template: PromptTemplate) -> list[TrainingPair]:
+        layout = self.recipe.layout
+        if self.source == "filter":
+            path = layout.stage("filter") / "kept.jsonl"
+            first = self.recipe.objective_names[0]
+            pairs, dropped = realignment_pairs(read_jsonl(path), first, template, self.max_length)  # type: ignore[arg-type]
+        else:
+            path = layout.pairs("train")
+            pairs, dropped = preference_pairs(read_jsonl(path), self.objective, template, self.max_length)  # type: ignore[arg-type]
+        return self._checked(path, pairs, dropped)
+
+    def _validation_pairs(self, template: PromptTemplate) -> list[TrainingPair]:
+        path = self.recipe.layout.pairs("validation")
+        pairs, dropped = preference_pairs(read_jsonl(path), self.objective, template, self.max_length)  # type: ignore[arg-type]
+        return self._checked(path, pairs, dropped)
+
+    def _checked(self, path: Path, pairs: list[TrainingPair], dropped: dict[str, int]) -> list[TrainingPair]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "none"
+        log.info("%s: %d pairs for %s (left out: %s)", path.name, len(pairs), self.objective, reasons)
+        if not pairs:
+            raise UserError(f"{path}: no pair left for objective {self.objective!r} (left out: {reasons})")
+        return pairs
+
+    def texts(self) -> list[Encoded]:
+        """Return the distinct tokenised rows of all loaders."""
+        return unique_rows([pair for loader in self.loaders.values() for pair in loader.pairs])
+
+    def set_reference(self, logps: dict[RowKey, float]) -> None:
+        """Give every loader the reference log-probabilities of its rows."""
+        for loader in self.loaders.values():
+            loader.reference = logps
+
+    def train_dataloader(self) -> PairLoader:
+        return self.loaders["train"]
+
+    def val_dataloader(self) -> PairLoader:
+        return self.loaders["validation"]
+
+    def test_dataloader(self) -> PairLoader:
+        return self.loaders["validation"]

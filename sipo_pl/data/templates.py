@@ -1,0 +1,137 @@
+"""Text to tokens: one function for training, scoring and decoding.
+
+A prompt is rendered to text by a chat or a plain template. Prompt and response are tokenised as one string, without a
+separator, BOS at most once, and EOS is appended; the prompt part is the longest common prefix with the tokens of the
+rendered prompt alone, so that a token which merges both belongs to the response.
+"""
+
+from collections.abc import Sequence
+from string import Formatter
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from sipo_pl.data.rows import Prompt
+from sipo_pl.errors import UserError, nearest
+from sipo_pl.recipe import Template
+
+PLAIN_FIELD = "raw_prompt"
+
+
+class Encoded(NamedTuple):
+    """A tokenised prompt and response.
+
+    Args:
+        input_ids: tokens of prompt, response and EOS
+        prompt_length: how many of them belong to the prompt
+    """
+
+    input_ids: list[int]
+    prompt_length: int
+
+    @property
+    def response_length(self) -> int:
+        return len(self.input_ids) - self.prompt_length
+
+
+class PromptTemplate:
+    """Renders and tokenises prompts and responses for one tokenizer.
+
+    Args:
+        tokenizer: a fast or slow tokenizer of transformers.
+        template: which template, see `Template`.
+
+    Raises:
+        UserError: no chat template, no EOS, a plain template without `{raw_prompt}` or with another field.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        if template.kind == "chat":
+            if not tokenizer.chat_template:
+                raise UserError("template.kind is chat, but the tokenizer has no chat template; use kind: plain")
+        else:
+            _check_plain(template.text)
+        self.eos_id = self._eos_id()
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Return the tokens of the rendered prompt, BOS included where the tokenizer or template has one."""
+        return self._tokenize(self.render(prompt))
+
+    def continuation_ids(self, prompt: Prompt, start: str) -> list[int]:
+        """Return the tokens of the rendered prompt and the start of an answer, which the model is to continue."""
+        return self._tokenize(self.render(prompt) + start)
+
+    def encode(self, prompt: Prompt, response: str) -> Encoded:
+        """Tokenise a prompt and its response; an empty response is EOS alone."""
+        rendered = self.render(prompt)
+        alone, together = self._tokenize(rendered), self._tokenize(rendered + response)
+        return Encoded([*together, self.eos_id], common_prefix_length(alone, together))
+
+    def decode(self, response_ids: Sequence[int]) -> str:
+        """Return the text of generated tokens, without special tokens."""
+        return str(
+            self.tokenizer.decode(list(response_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
+
+    def render(self, prompt: Prompt) -> str:
+        """Return the text that the model continues with its response.
+
+        Raises:
+            UserError: for chat messages under a plain template.
+        """
+        if self.template.kind == "plain":
+            if not isinstance(prompt, str):
+                raise UserError("the prompt is a list of chat messages; use template.kind: chat")
+            return self.template.text.replace("{" + PLAIN_FIELD + "}", prompt)
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        return self._apply_chat_template(messages, add_generation_prompt=True)
+
+    def _apply_chat_template(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+        if self.template.system is not None and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": self.template.system}, *messages]
+        return str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        )
+
+    def _tokenize(self, text: str) -> list[int]:
+        # a chat template writes its special tokens, BOS among them, into the text
+        ids = list(self.tokenizer(text, add_special_tokens=self.template.kind == "plain")["input_ids"])
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            ids = ids[1:]
+        if ids and ids[-1] == self.tokenizer.eos_token_id and self.template.kind == "plain":
+            ids = ids[:-1]  # some tokenizers append EOS by themselves; encode appends it once
+        return ids
+
+    def _eos_id(self) -> int:
+        """Return the token that ends a response: the chat template's end mark, or the tokenizer's EOS."""
+        if self.template.kind == "chat":
+            conversation = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
+            whole = self._apply_chat_template(conversation, add_generation_prompt=False)
+            before = self._apply_chat_template(conversation[:1], add_generation_prompt=True) + "x"
+            tail = self.tokenizer(whole.removeprefix(before), add_special_tokens=False)["input_ids"]
+            if tail and tail[0] in self.tokenizer.all_special_ids:
+                return int(tail[0])
+        if self.tokenizer.eos_token_id is None:
+            raise UserError("the tokenizer has no EOS token, so that no response could end; set its eos_token")
+        return int(self.tokenizer.eos_token_id)
+
+
+def common_prefix_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many leading items two sequences share."""
+    length = 0
+    for left, right in zip(first, second, strict=False):
+        if left != right:
+            break
+        length += 1
+    return length
+
+
+def _check_plain(text: str) -> None:
+    fields = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+    if unknown := [name for name in fields if name != PLAIN_FIELD]:
+        raise UserError(f"template.text: no field {{{unknown[0]}}}{nearest(unknown[0], [PLAIN_FIELD])}")
+    if PLAIN_FIELD not in fields:
+        raise UserError(f"template.text: the field {{{PLAIN_FIELD}}} is missing")

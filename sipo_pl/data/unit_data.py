@@ -1,0 +1,94 @@
+"""DataModule of prediction stages: units of rows, planned from the data before any device sees them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lightning.pytorch import LightningDataModule
+
+from sipo_pl.artifacts import read_jsonl
+from sipo_pl.data.units import unit_files, unit_path
+from sipo_pl.errors import UserError
+from sipo_pl.recipe import Recipe
+
+PROMPTS = "prompts"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows that are predicted together and written as one file.
+
+    Args:
+        index: number of the unit
+        folder: folder of the stage that writes it
+        rows: "prompts" or an earlier stage, to its rows
+    """
+
+    index: int
+    folder: Path
+    rows: dict[str, list[dict[str, Any]]]
+
+
+class UnitModule(Protocol):
+    """What a prediction module tells of its inputs."""
+
+    prompts: Path | None  # file of prompts to be cut into units, or
+    sources: Sequence[str]  # earlier stages whose units are read, the same index of each
+
+
+class UnitData(LightningDataModule):
+    """Units of a prediction stage; a stage that follows another keeps its units.
+
+    Args:
+        recipe: what the stages share
+        unit_prompts: prompts of a unit, of which a crash costs at most one
+    """
+
+    def __init__(self, recipe: Recipe, unit_prompts: int = 16) -> None:
+        super().__init__()
+        self.recipe, self.unit_prompts = recipe, unit_prompts
+        self.folder = Path()
+        self._module: UnitModule
+        self._chunks: list[list[dict[str, Any]]] = []
+
+    def plan(self, folder: Path, module: UnitModule) -> int:
+        """Fix the stage's folder and units, before any device sees them; return their number."""
+        self.folder, self._module = folder, module
+        if module.prompts is None:
+            return len(unit_files(self.recipe.layout.stage(module.sources[0])))
+        rows = read_jsonl(module.prompts, ["prompt_id", "prompt"])
+        unique = list({row["prompt_id"]: {"prompt_id": row["prompt_id"], "prompt": row["prompt"]} for row in rows}.values())
+        if not unique:
+            raise UserError(f"{module.prompts}: no prompts, so that there is nothing to sample")
+        self._chunks = [unique[start : start + self.unit_prompts] for start in range(0, len(unique), self.unit_prompts)]
+        return len(self._chunks)
+
+    def unit(self, index: int) -> Unit:
+        """Read unit `index`."""
+        if self._module.prompts is not None:
+            return Unit(index, self.folder, {PROMPTS: self._chunks[index]})
+        folders = {name: self.recipe.layout.stage(name) for name in self._module.sources}
+        return Unit(index, self.folder, {name: read_jsonl(unit_path(path, index)) for name, path in folders.items()})
+
+    def predict_dataloader(self) -> "UnitLoader":
+        """Return this device's share of the units that are not yet written."""
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        total = self.plan(self.folder, self._module)
+        missing = [index for index in range(total) if not unit_path(self.folder, index).exists()]
+        return UnitLoader(self, missing[rank::world])
+
+
+class UnitLoader:
+    """Reads units one after the other, so that no stage holds all rows in memory."""
+
+    def __init__(self, data: UnitData, indices: Sequence[int]) -> None:
+        self.data, self.indices = data, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Unit]:
+        for index in self.indices:
+            yield self.data.unit(index)

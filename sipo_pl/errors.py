@@ -1,0 +1,21 @@
+"""Errors that a user can mend: one line that names what was found, what was expected, and the way out."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something in the user's input is wrong; the message says what and where. Exit code 1."""
+
+
+class UsageError(UserError):
+    """A command, option or config key is wrong. Exit code 2."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest of `known`, or the list of them where none is close."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(known)}" if known else ""

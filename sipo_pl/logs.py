@@ -1,0 +1,44 @@
+"""Where the program speaks: messages on the console, the same with times in the run's log."""
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+LOG_VARIABLE = "SIPO_PL_LOG"  # file that the stages of a run append to
+
+
+def set_up() -> None:
+    """Set up the console and, where a run asks for it, its log. Call once."""
+    log = logging.getLogger("sipo_pl")
+    if log.handlers:
+        return
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    console = logging.StreamHandler(sys.stderr)
+    console.setLevel(logging.INFO)
+    log.addHandler(console)
+    if path := os.environ.get(LOG_VARIABLE):
+        log_to(Path(path))
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' adverts and loading bars away. Call after they are imported: they set their own levels then."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "DeepSpeed", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for module in ("lightning", "torch.jit", "jsonargparse"):
+        warnings.filterwarnings("ignore", module=module)
+    warnings.filterwarnings("ignore", message=".*treespec.*|.*does not have many workers.*|.*instantiate_classes.*")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def log_to(path: Path) -> None:
+    """Append to the run's log, with times."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logging.getLogger("sipo_pl").addHandler(handler)

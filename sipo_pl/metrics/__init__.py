@@ -1,0 +1,1 @@
+"""Metrics of fronts: pure functions and a torchmetrics class each."""

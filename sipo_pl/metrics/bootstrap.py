@@ -1,0 +1,143 @@
+"""Bootstrap intervals over prompts, paired where two measurements share them (Efron and Tibshirani, 1993, chapter 13).
+
+Percentile intervals: prompts are drawn with replacement, the same draw for all that is compared. They speak of other
+prompts only, not of another training seed.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """An estimate with the ends of its interval; numbers, or arrays of one shape."""
+
+    estimate: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+class Comparison(NamedTuple):
+    """A statistic before and after, and its change, each with its interval over the same draws."""
+
+    before: Interval
+    after: Interval
+    change: Interval
+
+
+def mean_interval(
+    values: NDArray[np.float64], rng: np.random.Generator, *, resamples: int = 2000, level: float = LEVEL
+) -> Interval:
+    """Return the mean over prompts with its bootstrap interval.
+
+    Args:
+        values: one number or array per prompt, (prompts, ...).
+        rng: source of the draws.
+        resamples: number of draws.
+        level: share of the draws inside the interval.
+
+    Returns:
+        Arrays of shape (...).
+    """
+    drawn = np.stack([values[rows].mean(axis=0) for rows in _draws(len(values), resamples, rng)])
+    return _interval(values.mean(axis=0), drawn, level)
+
+
+def mean_difference(
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    rng: np.random.Generator,
+    *,
+    resamples: int = 2000,
+    level: float = LEVEL,
+) -> Interval:
+    """Return the mean of ``after - before``, row by row of the same prompts, with its interval.
+
+    Args:
+        before: (prompts, ...).
+        after: the same prompts in the same order, same shape.
+        rng: source of the draws.
+        resamples: number of draws.
+        level: share of the draws inside the interval.
+    """
+    if before.shape != after.shape:
+        raise ValueError(f"not paired: shapes {before.shape} and {after.shape}")
+    return mean_interval(after - before, rng, resamples=resamples, level=level)
+
+
+def statistic_interval(
+    values: NDArray[np.float64],
+    statistic: Callable[[NDArray[np.float64]], float],
+    rng: np.random.Generator,
+    *,
+    resamples: int = 2000,
+    level: float = LEVEL,
+) -> Interval:
+    """Return a statistic of the per-point means with its interval.
+
+    Args:
+        values: rewards, (prompts, points, objectives).
+        statistic: maps mean rewards, (points, objectives), to a number, such as their hypervolume.
+        rng: source of the draws.
+        resamples: number of draws.
+        level: share of the draws inside the interval.
+    """
+    drawn = [statistic(values[rows].mean(axis=0)) for rows in _draws(len(values), resamples, rng)]
+    return _interval(np.asarray(statistic(values.mean(axis=0))), np.asarray(drawn), level)
+
+
+def paired_bootstrap(
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    statistic: Callable[[NDArray[np.float64]], float],
+    rng: np.random.Generator,
+    *,
+    resamples: int = 2000,
+    level: float = LEVEL,
+) -> Comparison:
+    """Return a statistic of the per-point means before and after, and its change, with intervals.
+
+    Each draw of prompts serves both sides, so what a prompt adds to both cancels in the change. The hypervolume of
+    noisy means is biased upwards a little, on both sides alike.
+
+    Args:
+        before: rewards, (prompts, points, objectives).
+        after: rewards of the same prompts in the same order, (prompts, points, objectives); the number of points may
+            differ.
+        statistic: maps mean rewards, (points, objectives), to a number.
+        rng: source of the draws.
+        resamples: number of draws.
+        level: share of the draws inside the interval.
+
+    Raises:
+        ValueError: different numbers of prompts, or none.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"not paired: {len(before)} and {len(after)} prompts")
+    drawn = np.array(
+        [
+            (statistic(before[rows].mean(axis=0)), statistic(after[rows].mean(axis=0)))
+            for rows in _draws(len(before), resamples, rng)
+        ]
+    )
+    estimates = np.asarray(statistic(before.mean(axis=0))), np.asarray(statistic(after.mean(axis=0)))
+    return Comparison(
+        _interval(estimates[0], drawn[:, 0], level),
+        _interval(estimates[1], drawn[:, 1], level),
+        _interval(estimates[1] - estimates[0], drawn[:, 1] - drawn[:, 0], level),
+    )
+
+
+def _draws(prompts: int, resamples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    if prompts == 0 or resamples < 1:
+        raise ValueError(f"nothing to draw: {prompts} prompts, {resamples} resamples")
+    return (rng.integers(prompts, size=prompts) for _ in range(resamples))
+
+
+def _interval(estimate: NDArray[np.float64], drawn: NDArray[np.float64], level: float) -> Interval:
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Interval(estimate, low, high)

@@ -1,0 +1,79 @@
+"""Measure: the evaluation's responses under each objective's reward."""
+
+import math
+from typing import Any
+
+from sipo_pl.components import instantiate
+from sipo_pl.data.unit_data import Unit
+from sipo_pl.errors import UserError
+from sipo_pl.modules.prediction import PolicyStage, PredictionModule
+from sipo_pl.policies.adapters import Factors
+from sipo_pl.policies.policies import BASE, read_policies
+from sipo_pl.recipe import Recipe
+from sipo_pl.rewards.base import Reward, TextRow
+from sipo_pl.rewards.implicit import implicit_rewards
+from sipo_pl.rewards.text import words
+
+
+class Measure(PredictionModule):
+    """Measures the responses of an evaluation.
+
+    An objective without a reward of its own is measured by the implicit reward of its first-round policy: a proxy, that
+    tells whether the responses moved the way the policy was taught, not whether they are better.
+
+    Args:
+        recipe: what the stages share
+        policies: the stage whose evaluation is measured
+        batch_tokens: tokens of one forward, over all policies, where implicit rewards are used
+    """
+
+    def __init__(self, recipe: Recipe, policies: PolicyStage = "align", batch_tokens: int = 8192) -> None:
+        super().__init__(recipe, policies)
+        self.sources = (f"evaluate-{policies}",)
+        self.batch_tokens = batch_tokens
+        self.rewards: dict[str, Reward] = {
+            objective.name: instantiate(objective.reward, Reward, f"objectives.{objective.name}.reward")
+            for objective in recipe.objectives
+            if objective.reward
+        }
+
+    @property
+    def recipe_keys(self) -> dict[str, Any]:
+        return {**super().recipe_keys, "rewards": {one.name: one.reward for one in self.recipe.objectives}}
+
+    @property
+    def needs_policies(self) -> bool:
+        return len(self.rewards) < len(self.recipe.objectives)
+
+    def adapters(self) -> list[Factors]:
+        return [*read_policies(self.recipe, "align"), BASE]  # the ruler stays the same before and after
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        for reward in self.rewards.values():
+            reward.load()
+
+    def expected_ids(self, unit: Unit) -> list[str]:
+        return [row["sample_id"] for row in unit.rows[self.sources[0]]]
+
+    def predict_step(self, batch: Unit, batch_idx: int) -> list[dict[str, Any]]:
+        samples = batch.rows[self.sources[0]]
+        texts = [TextRow(row["prompt"], row["text"]) for row in samples]
+        columns = {name: reward.score(texts) for name, reward in self.rewards.items()}
+        if self.stack is not None:
+            rows = [self.template.encode(text.prompt, text.response) for text in texts]
+            implicit = implicit_rewards(
+                self.stack, len(self.recipe.objectives), rows, self.recipe.beta, self.batch_tokens
+            )
+            for name, column in zip(self.recipe.objective_names, implicit.tolist(), strict=True):
+                columns.setdefault(name, column)
+        self.advance(len(samples), 0)
+        names = self.recipe.objective_names
+        return [self._row(sample, {name: columns[name][i] for name in names}) for i, sample in enumerate(samples)]
+
+    def _row(self, sample: dict[str, Any], rewards: dict[str, float]) -> dict[str, Any]:
+        for name, value in rewards.items():
+            if not math.isfinite(value):
+                raise UserError(f"reward of objective {name!r} is {value} for {sample['sample_id']}")
+        kept = ("sample_id", "prompt_id", "point", "finish_reason", "marks")
+        return {**{key: sample[key] for key in kept}, "rewards": rewards, "words": len(words(sample["text"]))}

@@ -1,0 +1,70 @@
+"""Review: one policy reads each candidate and suggests, in the objectives' words, how to better it."""
+
+from typing import Any
+
+from sipo_pl.data.marks import MarkRules
+from sipo_pl.data.unit_data import Unit
+from sipo_pl.modules.prediction import GenerationModule, PolicyStage
+from sipo_pl.policies.generation import Decoding, Request
+from sipo_pl.prompts.build import CritiquePrompts
+from sipo_pl.recipe import Recipe
+
+
+class Review(GenerationModule):
+    """Reviews the sampled candidates with objective 1's policy, without fusion.
+
+    Args:
+        recipe: what the stages share
+        policies: the stage whose policy reviews
+        skip_marked: leave out candidates that are marked, such as cut or duplicate ones
+        prompt_file: text file of the review prompt; the shipped one of the template's kind where not given
+        decoding: how text is decoded
+        marks: when a text is marked as collapsed
+    """
+
+    sources = ("sample",)
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        policies: PolicyStage = "align",
+        skip_marked: bool = True,
+        prompt_file: str | None = None,
+        decoding: Decoding = Decoding(max_length=1200),  # noqa: B008 (frozen)
+        marks: MarkRules = MarkRules(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(recipe, policies, decoding, marks)
+        self.critique = CritiquePrompts(recipe.objectives, recipe.template.kind, review_file=prompt_file)
+        self.skip_marked = skip_marked
+
+    def _samples(self, unit: Unit) -> list[dict[str, Any]]:
+        return [row for row in unit.rows["sample"] if not (self.skip_marked and row["marks"])]
+
+    @property
+    def recipe_keys(self) -> dict[str, Any]:
+        return {**super().recipe_keys, "prompt": self.critique.fingerprint}
+
+    def expected_ids(self, unit: Unit) -> list[str]:
+        return [row["sample_id"] for row in self._samples(unit)]
+
+    def predict_step(self, batch: Unit, batch_idx: int) -> list[dict[str, Any]]:
+        samples = self._samples(batch)
+        weights = (1.0, *(0.0 for _ in self.recipe.objectives))  # objective 1's policy alone
+        requests, starts = [], []
+        for sample in samples:
+            prompt, start = self.critique.review_prompt(sample["prompt"], sample["text"])
+            ids = self.template.continuation_ids(prompt, start)
+            requests.append(Request(f"{sample['sample_id']}#review", tuple(ids), weights))
+            starts.append(start)
+        rows = []
+        for sample, start, generated in zip(samples, starts, self.decode(requests), strict=True):
+            written = self.critique.cut_review(self.template.decode(generated.token_ids))
+            rows.append(
+                {
+                    "sample_id": sample["sample_id"],
+                    "prompt_id": sample["prompt_id"],
+                    "review": (start + written).strip(),
+                    **self.text_row(generated, written),
+                }
+            )
+        return rows

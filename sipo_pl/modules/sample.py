@@ -1,0 +1,86 @@
+"""MOD sampling: responses to prompts by decoding-time fusion of the policies, at every weight."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from sipo_pl.data.marks import MarkRules, mark_duplicates
+from sipo_pl.data.unit_data import PROMPTS, Unit
+from sipo_pl.errors import UsageError
+from sipo_pl.modules.prediction import GenerationModule, PolicyStage
+from sipo_pl.policies.generation import Decoding, Request
+from sipo_pl.recipe import Recipe
+from sipo_pl.weights import point_name
+
+BASE_POINT = "base"
+
+
+class Sample(GenerationModule):
+    """Samples responses: candidates for conflicting prompts, or answers to the test prompts.
+
+    Args:
+        recipe: what the stages share
+        policies: the stage whose policies are fused
+        split: train_conflict samples candidates at recipe.sample_weights, test answers at recipe.evaluate_weights
+        samples_per_weight: responses for each prompt and weight; one where decoding is greedy
+        base: also answer with the base model alone
+        round: number of the self-improvement round, part of every sample_id
+        decoding: how text is decoded
+        marks: when a text is marked as collapsed
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        policies: PolicyStage = "align",
+        split: Literal["train_conflict", "test"] = "train_conflict",
+        samples_per_weight: int = 1,
+        base: bool = False,
+        round: int = 1,
+        decoding: Decoding = Decoding(),  # noqa: B008 (frozen)
+        marks: MarkRules = MarkRules(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__(recipe, policies, decoding, marks)
+        if samples_per_weight > 1 and decoding.temperature == 0:
+            raise UsageError("samples_per_weight: greedy decoding gives one response; set decoding.temperature above 0")
+        self.split, self.samples_per_weight, self.round = split, samples_per_weight, round
+        plan = recipe.sample_weights if split == "train_conflict" else recipe.evaluate_weights
+        # a request's weights cover the policies and, last, the base
+        self.points = {point_name(point): (*point, 0.0) for point in plan.resolve(recipe.objective_names)}
+        if base:
+            self.points[BASE_POINT] = (*(0.0 for _ in recipe.objectives), 1.0)
+
+    @property
+    def prompts(self) -> Path:  # type: ignore[override]
+        layout = self.recipe.layout
+        return layout.test_prompts if self.split == "test" else layout.pairs("train_conflict")
+
+    @property
+    def recipe_keys(self) -> dict[str, Any]:
+        return {**super().recipe_keys, "points": self.points}
+
+    def _plan(self, unit: Unit) -> list[dict[str, Any]]:
+        return [
+            {
+                "sample_id": f"{row['prompt_id']}/{self.round}/{point}/{k}",
+                "prompt_id": row["prompt_id"],
+                "prompt": row["prompt"],
+                "point": point,
+                "k": k,
+            }
+            for row in unit.rows[PROMPTS]
+            for point in self.points
+            for k in range(self.samples_per_weight)
+        ]
+
+    def expected_ids(self, unit: Unit) -> list[str]:
+        return [row["sample_id"] for row in self._plan(unit)]
+
+    def predict_step(self, batch: Unit, batch_idx: int) -> list[dict[str, Any]]:
+        rows = self._plan(batch)
+        prompt_ids = {row["prompt_id"]: tuple(self.template.prompt_ids(row["prompt"])) for row in batch.rows[PROMPTS]}
+        requests = [Request(row["sample_id"], prompt_ids[row["prompt_id"]], self.points[row["point"]]) for row in rows]
+        for row, generated in zip(rows, self.decode(requests), strict=True):
+            row["text"] = self.template.decode(generated.token_ids)
+            row.update(self.text_row(generated, row["text"]))
+        mark_duplicates(rows)
+        return rows

@@ -1,0 +1,86 @@
+"""Score: implicit rewards of candidates, rewrites and the responses of their pairs, each text once."""
+
+from typing import Any
+
+from sipo_pl.artifacts import read_jsonl
+from sipo_pl.data.rows import text_id
+from sipo_pl.data.unit_data import Unit
+from sipo_pl.modules.prediction import PolicyStage, PredictionModule
+from sipo_pl.policies.adapters import Factors, interpolate
+from sipo_pl.policies.policies import BASE, read_policies
+from sipo_pl.recipe import Recipe
+from sipo_pl.rewards.implicit import implicit_rewards
+from sipo_pl.weights import point_name
+
+
+class Score(PredictionModule):
+    """Scores texts under the policies and under the policies interpolated at every sampling weight.
+
+    Args:
+        recipe: what the stages share
+        policies: the stage whose policies are the reward models
+        rewrites: score the rewrites beside the samples
+        soups: add the policies interpolated in weight space at every sampling weight as reward models
+        batch_tokens: tokens of one forward, over all reward models
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        policies: PolicyStage = "align",
+        rewrites: bool = True,
+        soups: bool = True,
+        batch_tokens: int = 8192,
+    ) -> None:
+        super().__init__(recipe, policies)
+        self.sources = ("sample", "rewrite") if rewrites else ("sample",)
+        self.batch_tokens = batch_tokens
+        self.soups = recipe.sample_weights.resolve(recipe.objective_names) if soups else []
+        self.models = [f"policy:{name}" for name in recipe.objective_names]
+        self.models += [f"soup:{point_name(point)}" for point in self.soups]
+
+    @property
+    def recipe_keys(self) -> dict[str, Any]:
+        return {**super().recipe_keys, "models": self.models}
+
+    def adapters(self) -> list[Factors]:
+        policies = read_policies(self.recipe, self.policies)
+        return [*policies, *(interpolate(policies, point) for point in self.soups), BASE]
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self._read_responses()
+
+    def _read_responses(self) -> None:
+        self.responses: dict[str, list[str]] = {}
+        for pair in read_jsonl(self.recipe.layout.pairs("train_conflict")):
+            self.responses.setdefault(pair["prompt_id"], []).extend([pair["response_0"], pair["response_1"]])
+
+    def _texts(self, unit: Unit) -> dict[str, tuple[dict[str, Any], str]]:
+        """Return text_id -> (sample row of the prompt, text) for all texts of the unit's prompts."""
+        if not hasattr(self, "responses"):
+            self._read_responses()
+        prompts = {row["prompt_id"]: row for row in unit.rows["sample"]}
+        found = [
+            (row["prompt_id"], row["text"]) for name in self.sources for row in unit.rows[name] if not row["marks"]
+        ]
+        found += [(prompt_id, text) for prompt_id in prompts for text in self.responses[prompt_id]]
+        return {text_id(prompt_id, text): (prompts[prompt_id], text) for prompt_id, text in found}
+
+    def expected_ids(self, unit: Unit) -> list[str]:
+        return list(self._texts(unit))
+
+    def predict_step(self, batch: Unit, batch_idx: int) -> list[dict[str, Any]]:
+        texts = self._texts(batch)
+        rows = [self.template.encode(sample["prompt"], text) for sample, text in texts.values()]
+        assert self.stack is not None
+        beta, budget = self.recipe.beta, self.batch_tokens
+        rewards = implicit_rewards(self.stack, len(self.models), rows, beta, budget, self.advance)
+        return [
+            {
+                "text_id": identity,
+                "prompt_id": sample["prompt_id"],
+                "rewards": dict(zip(self.models, column, strict=True)),
+            }
+            for (identity, (sample, _)), column in zip(texts.items(), rewards.T.tolist(), strict=True)
+        ]

@@ -1,0 +1,104 @@
+"""Settings given to a run as a whole, handed on to its stages as options of their commands."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from sipo_pl.config_errors import explain
+from sipo_pl.config_files import find_config, load_yaml
+from sipo_pl.errors import UsageError, nearest
+from sipo_pl.recipe import Recipe
+from sipo_pl.small_cli import make_recipe, recipe_parser
+from sipo_pl.trainer_stages import TRAINER_STAGES
+
+SMALL_STAGES = ("prepare", "combine", "filter", "report")
+RECIPE = "recipe"
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Settings by target, a stage's config or the recipe.
+
+    Args:
+        values: (target, dotted key, value), later ones win
+    """
+
+    values: tuple[tuple[str, str, Any], ...]
+
+    @classmethod
+    def gather(cls, overlays: Sequence[str], settings: Sequence[str], limit: int | None) -> "Overrides":
+        """Gather overlays (files of the form {recipe: {...}, align: {...}}) and settings such as ``align.model.lora.r=8``.
+
+        Raises:
+            UsageError: an unknown target, or a setting without a value.
+        """
+        found: list[tuple[str, str, Any]] = []
+        for name in overlays:
+            path = find_config(name)
+            for target, values in load_yaml(path).items():
+                _check_target(target, str(path))
+                if not isinstance(values, dict):
+                    raise UsageError(f"{path}: {target}: expected keys and values, found {type(values).__name__}")
+                found += [(target, key, value) for key, value in _leaves(values)]
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            target, _, rest = key.partition(".")
+            if not equals or not rest:
+                raise UsageError(f"--set {setting!r}: expected STAGE.KEY=VALUE, such as align.model.lora.r=8")
+            _check_target(target, f"--set {setting!r}")
+            found.append((target, rest, yaml.safe_load(text)))
+        if limit is not None:
+            found.append((RECIPE, "limit", limit))
+        return cls(tuple(found))
+
+    def options(self, stage: str) -> list[str]:
+        """Return the options of a stage's command."""
+        words = []
+        for target, key, value in self.values:
+            if target == RECIPE:
+                words += [f"--recipe.{key}", _as_text(value)]
+            elif target == stage:
+                words += [f"--{key}", _as_text(value)]
+        return words
+
+    def recipe_options(self) -> list[str]:
+        """Return the options of a parser of the recipe alone."""
+        return [word for t, key, value in self.values if t == RECIPE for word in (f"--{key}", _as_text(value))]
+
+
+def parse_recipe(name: str, overrides: Overrides) -> Recipe:
+    """Read a recipe file with overrides.
+
+    Raises:
+        UsageError: anything that the parser refuses, in one line that names file and key.
+    """
+    parser = recipe_parser()
+    words = ["--config", name, *overrides.recipe_options()]
+    try:
+        return make_recipe(parser.parse_args(words))
+    except argparse.ArgumentError as error:
+        raise explain(error, words, list(parser.get_defaults().keys())) from None
+
+
+def _check_target(target: str, where: str) -> None:
+    known = (RECIPE, *TRAINER_STAGES, *SMALL_STAGES)
+    if target not in known:
+        raise UsageError(f"{where}: no stage {target!r}{nearest(target, known)}")
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value and "class_path" not in value:
+            leaves += _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves.append((f"{prefix}{key}", value))
+    return leaves
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,234 @@
+"""`sipo_pl run`: the graph of stages over their declared inputs, and nothing of their insides."""
+
+import json
+import logging
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sipo_pl import logs
+from sipo_pl.artifacts import Manifest, content_hash, file_hash, lock, read_json, write_json
+from sipo_pl.config_files import find_config, load_yaml
+from sipo_pl.errors import UsageError, nearest
+from sipo_pl.overrides import Overrides, parse_recipe
+from sipo_pl.recipe import STAGES, Recipe
+from sipo_pl.stage_process import run_stage
+from sipo_pl.trainer_stages import TRAINER_STAGES
+
+log = logging.getLogger("sipo_pl")
+
+REQUEST = "request.json"  # what `run` asked of a stage; lets it skip the stage without starting it
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of a run.
+
+    Args:
+        name: name of its folder, such as align-helpful
+        switch: key of the recipe's `stages` that turns it off
+        config: file name of its config, without suffix
+        options: options beside `--config`
+        inputs: names of the nodes that it reads
+    """
+
+    name: str
+    switch: str
+    config: str
+    options: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def verb(self) -> str:
+        return TRAINER_STAGES[self.config].verb if self.config in TRAINER_STAGES else self.config
+
+
+def run(
+    config: list[str],
+    only: list[str] | None = None,
+    first: str | None = None,
+    until: str | None = None,
+    limit: int | None = None,
+    set: list[str] | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+) -> int:
+    """Run all stages of a recipe, in order, skipping what is complete.
+
+    Args:
+        config: the recipe, then overlays of the form {recipe: {...}, align: {...}}
+        only: stages to run and no others
+        first: stage to begin at, the option --from
+        until: last stage to run
+        limit: smoke run on this many pairs or prompts of each split
+        set: settings of stages or of the recipe, such as align.model.lora.r=8 or recipe.seed=3
+        dry_run: print the plan with each stage's command, and run nothing
+        overwrite: make the stages that are run anew, whatever their folders hold
+
+    Returns:
+        The exit code: that of the stage that failed, or 0.
+    """
+    overrides = Overrides.gather(config[1:], set or [], limit)
+    recipe_name = config[0]
+    recipe = parse_recipe(recipe_name, overrides)
+    nodes = choose(build_graph(recipe), only, first, until)
+    plan = {node.name: command(node, recipe_name, overrides) for node in nodes}
+    if dry_run:
+        for name, words in plan.items():
+            print(f"# {name}\nsipo_pl {shlex.join(words)}")
+        return 0
+    run_dir = recipe.layout.run_dir
+    with lock(run_dir):
+        os.environ[logs.LOG_VARIABLE] = str(run_dir / "run.log")
+        logs.log_to(run_dir / "run.log")
+        return _run_nodes(nodes, plan, recipe, recipe_name, overwrite)
+
+
+def build_graph(recipe: Recipe) -> list[Node]:
+    """Return the run's stages in order, without those that are switched off or have nothing to do."""
+    for name in recipe.stages:
+        if name not in STAGES:
+            raise UsageError(f"stages: no stage {name!r}{nearest(name, STAGES)}")
+    on = {name: recipe.stages.get(name, True) for name in STAGES}
+    rewrites = on["review"] and on["rewrite"]
+    names = recipe.objective_names
+    aligned = tuple(f"align-{objective.name}" for objective in recipe.objectives if not objective.adapter)
+    realigned = tuple(f"realign-{name}" for name in names)
+    measured = tuple(name for name in ("measure-align", "measure-realign") if on[name])
+    written = ("sample", "rewrite") if rewrites else ("sample",)
+    no_rewrites = () if rewrites else ("--model.rewrites", "false")
+    nodes = [
+        Node("prepare", "prepare", "prepare"),
+        *(Node(name, "align", "align", ("--objective", name.removeprefix("align-")), ("prepare",)) for name in aligned),
+        Node("evaluate-align", "evaluate-align", "evaluate", ("--policies", "align"), ("prepare", *aligned)),
+        Node("measure-align", "measure-align", "measure", ("--policies", "align"), ("evaluate-align",)),
+        Node("sample", "sample", "sample", (), ("prepare", *aligned)),
+        Node("review", "review", "review", (), ("sample",)),
+        Node("rewrite", "rewrite", "rewrite", (), ("sample", "review")),
+        Node("score", "score", "score", no_rewrites, ("prepare", *aligned, *written)),
+        Node("combine", "combine", "combine", () if rewrites else ("--rewrites", "false"), (*written, "score")),
+        Node("filter", "filter", "filter", (), ("combine", "score")),
+        *(
+            Node(f"realign-{name}", "realign", "realign", ("--objective", name), ("prepare", "filter", *aligned))
+            for name in names
+        ),
+        Node("evaluate-realign", "evaluate-realign", "evaluate", ("--policies", "realign"), ("prepare", *realigned)),
+        Node("measure-realign", "measure-realign", "measure", ("--policies", "realign"), ("evaluate-realign",)),
+        Node("report", "report", "report", (), ("prepare", *measured)),
+    ]
+    dropped = {"review", "rewrite"} if not rewrites else set()
+    return [node for node in nodes if on[node.switch] and node.name not in dropped]
+
+
+def choose(nodes: Sequence[Node], only: Sequence[str] | None, first: str | None, until: str | None) -> list[Node]:
+    """Return the stages that the options ask for; a stage is named by its folder, or by its switch for all of a kind.
+
+    Raises:
+        UsageError: an unknown stage.
+    """
+    names = [node.name for node in nodes]
+    known = {*names, *(node.switch for node in nodes)}
+    for name in [*(only or []), *filter(None, [first, until])]:
+        if name not in known:
+            raise UsageError(f"no stage {name!r} in this recipe{nearest(name, known)}")
+    chosen = [node for node in nodes if not only or node.name in only or node.switch in only]
+    start = next((i for i, node in enumerate(nodes) if first in (node.name, node.switch)), 0)
+    ends = [i for i, node in enumerate(nodes) if until in (node.name, node.switch)]
+    end = ends[-1] if ends else len(nodes)
+    return [node for node in chosen if start <= nodes.index(node) <= end]
+
+
+def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
+    """Return the words of a stage's command, after the program's name."""
+    config = str(Path(recipe_name).with_name(f"{node.config}.yaml"))
+    return [node.verb, "--config", config, *node.options, *overrides.options(node.config)]
+
+
+def _run_nodes(
+    nodes: Sequence[Node], plan: Mapping[str, list[str]], recipe: Recipe, recipe_name: str, overwrite: bool
+) -> int:
+    run_dir = recipe.layout.run_dir
+    timings = Timings(run_dir / "timings.json")
+    log.info("run %s: %d stages in %s", recipe.name, len(nodes), run_dir)
+    for number, node in enumerate(nodes, start=1):
+        folder, words = run_dir / node.name, plan[node.name]
+        request = _request(node, words, recipe, recipe_name)
+        if not overwrite and _is_complete(folder, request):
+            log.info("[%d/%d] %s: complete", number, len(nodes), node.name)
+            continue
+        log.info("[%d/%d] %s", number, len(nodes), node.name)
+        log.debug("sipo_pl %s", shlex.join(words))
+        start = time.monotonic()
+        code = run_stage([*words, *(["--overwrite", "true"] if overwrite else [])])
+        timings.add(node.name, time.monotonic() - start)
+        if code != 0:
+            log.error("%s ended with exit code %d; its command: sipo_pl %s", node.name, code, shlex.join(words))
+            log.error("log: %s; the same `run` goes on from here", run_dir / "run.log")
+            return code
+        # inputs are asked again: the stage may have been what made one of them complete
+        write_json(folder / REQUEST, _request(node, words, recipe, recipe_name))
+    _say_end(recipe)
+    return 0
+
+
+def _request(node: Node, words: list[str], recipe: Recipe, recipe_name: str) -> dict[str, Any]:
+    """Return what decides whether a stage would do the same again: command, config texts, inputs."""
+    config = find_config(words[words.index("--config") + 1])
+    inputs = {}
+    for name in node.inputs:
+        manifest = Manifest.read(recipe.layout.run_dir / name)
+        inputs[name] = manifest.result_hash if manifest and manifest.complete else None
+    if node.config == "prepare":
+        paths = [*recipe.data.train, *recipe.data.validation, *recipe.data.test]
+        inputs |= {str(i): file_hash(Path(path)) for i, path in enumerate(paths)}
+    texts = {"config": load_yaml(config), "recipe": load_yaml(find_config(recipe_name))}
+    options = words[words.index("--config") + 2 :]
+    return {"verb": words[0], "options": options, "texts": content_hash(texts), "inputs": inputs}
+
+
+def _is_complete(folder: Path, request: dict[str, Any]) -> bool:
+    manifest = Manifest.read(folder)
+    if manifest is None or not manifest.complete or not (folder / REQUEST).exists():
+        return False
+    return bool(read_json(folder / REQUEST) == json.loads(json.dumps(request)))
+
+
+@dataclass
+class Timings:
+    """Seconds that each stage took, over all its starts.
+
+    Args:
+        path: the file that keeps them
+    """
+
+    path: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path.exists():
+            self.seconds = read_json(self.path)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add to a stage's seconds and write the file."""
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + seconds, 2)
+        write_json(self.path, self.seconds)
+
+
+def _say_end(recipe: Recipe) -> None:
+    folder = recipe.layout.stage("report")
+    path = folder / "metrics.json"
+    if not path.exists():
+        return
+    from rich.console import Console
+
+    from sipo_pl.report.tables import summary_table
+
+    console = Console()
+    console.print(summary_table(read_json(path)))
+    for name in ("report.html", "pareto.png", "metrics.json"):
+        if (folder / name).exists():
+            console.print(str(folder / name), highlight=False, soft_wrap=True)

@@ -1,0 +1,183 @@
+"""LoRA adapters as plain PEFT folders in and out, and their arithmetic.
+
+In memory an adapter is a mapping from module name to (A, B), float32, of shapes (r, in) and (out, r), with the scale
+folded into B, so that its effect is B A x.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sipo_pl.artifacts import atomic_path
+from sipo_pl.errors import UserError
+from sipo_pl.policies.lora import LoRAStack
+
+Factors = dict[str, tuple[Tensor, Tensor]]
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter read from a PEFT folder.
+
+    Args:
+        factors: module name -> (A, B), scale folded into B
+        rank: rank of its configuration
+        scale: scale of its configuration, already in B
+        base: the base model that its configuration names
+    """
+
+    factors: Factors
+    rank: int
+    scale: float
+    base: str | None
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read a PEFT LoRA folder.
+
+    Raises:
+        UserError: no adapter there, not LoRA, a feature that a stack cannot carry (DoRA, bias, modules_to_save, ranks
+            per module without their tensors), or weights that are not safetensors.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder}: no PEFT adapter here (adapter_config.json is missing)")
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder}: not a LoRA adapter: {error}") from None
+    if not isinstance(config, LoraConfig):
+        raise UserError(f"{folder}: not a LoRA adapter but {config.peft_type}")
+    _refuse_features(folder, config)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise UserError(f"{folder}: {WEIGHTS_FILE} is missing (weights are read as safetensors only)")
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except Exception as error:  # safetensors raises its own untyped error
+        raise UserError(f"{folder / WEIGHTS_FILE}: damaged: {error}") from None
+    return Adapter(
+        _pair_up(folder, tensors, config),
+        config.r,
+        _scale(config.lora_alpha, config.r, config),
+        config.base_model_name_or_path,
+    )
+
+
+def _refuse_features(folder: Path, config: LoraConfig) -> None:
+    carried = {
+        "use_dora": config.use_dora,
+        "bias": config.bias != "none",
+        "modules_to_save": config.modules_to_save,
+        "target_parameters": getattr(config, "target_parameters", None),
+        "lora_bias": getattr(config, "lora_bias", False),
+    }
+    if refused := [name for name, value in carried.items() if value]:
+        raise UserError(f"{folder}: {', '.join(refused)} cannot be carried by stacked adapters")
+
+
+def _scale(alpha: float, rank: int, config: LoraConfig) -> float:
+    return alpha / rank**0.5 if config.use_rslora else alpha / rank
+
+
+def _pair_up(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfig) -> Factors:
+    factors: Factors = {}
+    for key in sorted(tensors):
+        name, _, kind = key.removeprefix(_PREFIX).rpartition(".lora_")
+        if kind not in ("A.weight", "B.weight"):
+            raise UserError(f"{folder / WEIGHTS_FILE}: unexpected tensor {key!r}")
+        if kind == "B.weight":
+            continue
+        other = tensors.get(f"{_PREFIX}{name}.lora_B.weight")
+        if other is None:
+            raise UserError(f"{folder / WEIGHTS_FILE}: {key!r} has no lora_B beside it")
+        a, b = tensors[key].float(), other.float()
+        rank = a.shape[0]
+        alpha = next((v for k, v in (config.alpha_pattern or {}).items() if name.endswith(k)), config.lora_alpha)
+        factors[name] = (a, b * _scale(alpha, rank, config))
+    return factors
+
+
+def write_adapter(folder: Path, factors: Factors, *, base_model: str) -> None:
+    """Write an adapter as a PEFT folder, atomically; its scale is in B, so that lora_alpha equals the rank."""
+    rank = next(iter(factors.values()))[0].shape[0]
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        lora_dropout=0.0,
+        target_modules=sorted({name.rpartition(".")[2] for name in factors}),
+        base_model_name_or_path=base_model,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    )
+    tensors = {}
+    for name, (a, b) in factors.items():
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = a.contiguous()
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = b.contiguous()
+    with atomic_path(folder) as aside:
+        aside.mkdir()
+        save_file(tensors, aside / WEIGHTS_FILE, metadata={"format": "pt"})
+        config.save_pretrained(str(aside))
+
+
+def interpolate(adapters: Sequence[Factors], weights: Sequence[float]) -> Factors:
+    """Return the adapter with A = sum_i w_i A_i and B = sum_i w_i B_i (the released reward models and soups).
+
+    It differs from the sum of the products w_i B_i A_i by cross terms.
+
+    Raises:
+        UserError: adapters of other ranks or modules.
+    """
+    first = adapters[0]
+    for other in adapters[1:]:
+        if {name: a.shape for name, (a, _) in first.items()} != {name: a.shape for name, (a, _) in other.items()}:
+            raise UserError("adapters of different ranks or target modules cannot be interpolated")
+    return {
+        name: (
+            sum((w * adapter[name][0] for w, adapter in zip(weights, adapters, strict=True)), torch.zeros(())),
+            sum((w * adapter[name][1] for w, adapter in zip(weights, adapters, strict=True)), torch.zeros(())),
+        )
+        for name in first
+    }
+
+
+def concatenate(first: Factors, second: Factors) -> Factors:
+    """Return the adapter of concatenated ranks, whose effect is the sum of both effects exactly."""
+    joined = dict(first)
+    for name, (a, b) in second.items():
+        if name in joined:
+            a, b = torch.cat([joined[name][0], a]), torch.cat([joined[name][1], b], dim=1)
+        joined[name] = (a, b)
+    return joined
+
+
+def trained_factors(stack: LoRAStack) -> Factors:
+    """Return the ranks in training as an adapter, scale folded into B, detached on the CPU."""
+    factors = {}
+    for name, layer in stack.layers.items():
+        if layer.lora_A is not None and layer.lora_B is not None:
+            a, b = layer.lora_A.detach()[0], layer.lora_B.detach()[0]
+            factors[name] = (a.float().cpu().clone(), (b.float() * layer.scale).cpu())
+    return factors
+
+
+def check_shapes(folder: Path, factors: Factors, stack: LoRAStack) -> None:
+    """Raise UserError unless every tensor fits the base model's layer of its name."""
+    for name, (a, b) in factors.items():
+        layer = stack.layers.get(name)
+        if layer is None:
+            raise UserError(
+                f"{folder}: adapts {name!r}, which the base model does not have: an adapter of another base?"
+            )
+        found, expected = (a.shape[1], b.shape[0]), (layer.base.in_features, layer.base.out_features)
+        if found != expected:
+            raise UserError(
+                f"{folder}: {name!r} maps {found[0]} to {found[1]} features, the base model's layer "
+                f"{expected[0]} to {expected[1]}: an adapter of another base?"
+            )

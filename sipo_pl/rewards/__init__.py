@@ -1,0 +1,1 @@
+"""Rewards: one protocol, one file each kind."""

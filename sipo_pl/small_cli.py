@@ -1,0 +1,80 @@
+"""Options of the small commands: the typed arguments of their functions, with the docstrings as help."""
+
+import argparse
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+from sipo_pl.config_errors import explain
+from sipo_pl.config_files import find_config
+from sipo_pl.recipe import Recipe
+
+
+class ShippedConfigFile(ActionConfigFile):
+    """Takes a path or the bare name of a shipped config."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        super().__call__(parser, cfg, str(find_config(values)) if isinstance(values, str) else values, option_string)
+
+
+OPTION_OF = {"first": "from"}  # a keyword of the language cannot name an argument
+
+
+def parse(command: str, function: Callable[..., Any], options: list[str]) -> dict[str, Any]:
+    """Parse the options of a small command into the arguments of its function.
+
+    Raises:
+        UsageError: anything that the parser refuses, in one line that names file and key.
+    """
+    description = (inspect.getdoc(function) or "").split("\n")[0]
+    parser = ArgumentParser(prog=f"sipo_pl {command}", description=description, exit_on_error=False)
+    if command == "run":
+        _add_run_options(parser)
+    else:
+        help_text = "YAML file, or the bare name of a shipped one; a later one overrides"
+        parser.add_argument("-c", "--config", action=ShippedConfigFile, help=help_text)
+        parser.add_argument("--stage", type=str, default=command, help="stage that this config belongs to")
+        parser.add_function_arguments(function, skip={"recipe"})
+        add_recipe(parser)
+    try:
+        values = parser.parse_args(options)
+    except argparse.ArgumentError as error:
+        raise explain(error, options, list(parser.get_defaults().keys())) from None
+    if "recipe" in values:
+        values["recipe"] = make_recipe(values["recipe"])
+    return {name: values[OPTION_OF.get(name, name)] for name in inspect.signature(function).parameters}
+
+
+def add_recipe(parser: ArgumentParser) -> None:
+    """Add the recipe's options to a parser, as `--recipe FILE` and `--recipe.KEY`."""
+    parser.add_class_arguments(Recipe, "recipe", sub_configs=True, help="what all stages of a run share")
+
+
+def recipe_parser() -> ArgumentParser:
+    """Return a parser of a recipe alone, with `--config FILE` and `--KEY`."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("-c", "--config", action=ShippedConfigFile)
+    parser.add_class_arguments(Recipe, None, sub_configs=True)
+    return parser
+
+
+def make_recipe(values: Namespace) -> Recipe:
+    """Return the recipe that parsed values describe."""
+    made = recipe_parser().instantiate(values)
+    return Recipe(**{key: value for key, value in vars(made).items() if key != "config"})
+
+
+def _add_run_options(parser: ArgumentParser) -> None:
+    """Add the options of `run`, some of which may be given several times."""
+    add = parser.add_argument
+    add("-c", "--config", action="append", required=True, help="the recipe; then overlays {recipe: {...}, align: {...}}")
+    add("--only", nargs="+", help="stages to run and no others")
+    add("--from", type=str, help="stage to begin at")
+    add("--until", type=str, help="last stage to run")
+    add("--limit", type=PositiveInt, help="smoke run on this many pairs or prompts of each split")
+    add("--set", action="append", help="a setting, such as align.model.lora.r=8 or recipe.seed=3; may be repeated")
+    add("--dry_run", action="store_true", help="print the plan with each stage's command, and run nothing")
+    add("--overwrite", action="store_true", help="make the stages that are run anew, whatever their folders hold")

@@ -1,0 +1,199 @@
+"""Runs one trainer stage in its folder: opens it, resumes it, checks what was written, marks it complete."""
+
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+
+from sipo_pl.artifacts import Manifest, atomic_path, input_hash, lock, open_stage, read_jsonl
+from sipo_pl.callbacks.even_validation import EvenValidation
+from sipo_pl.callbacks.nan_guard import NaNGuard
+from sipo_pl.callbacks.progress import FitProgress, PredictProgress
+from sipo_pl.callbacks.writer import UnitWriter
+from sipo_pl.data.unit_data import UnitData
+from sipo_pl.data.units import unit_files, unit_path
+from sipo_pl.errors import UserError
+from sipo_pl.modules.prediction import PredictionModule
+from sipo_pl.modules.preference import PreferenceModule
+from sipo_pl.policies.adapters import write_adapter
+from sipo_pl.policies.loading import tokenizer_hash, weights_hash
+from sipo_pl.recipe import Recipe
+
+log = logging.getLogger("sipo_pl")
+
+# settings that change speed or place, never results
+ENVIRONMENT_KEYS = {
+    "model": {"reference_batch_rows", "tolerance", "batch_tokens"},
+    "data": {"eval_batch_size"},
+    "saving": {"save_every"},
+}
+TRAINER_RESULT_KEYS = (
+    "precision",
+    "max_epochs",
+    "max_steps",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "limit_train_batches",
+    "limit_val_batches",
+)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How a fit is validated and saved.
+
+    Args:
+        validations: validations of a fit, evenly over its optimizer steps, the last at its end
+        keep: the adapter that is written, best by validation loss or last
+        save_every: optimizer steps between checkpoints to resume from
+    """
+
+    validations: int = 4
+    keep: Literal["best", "last"] = "best"
+    save_every: int = 20
+
+
+class StageRun:
+    """One trainer stage in its folder.
+
+    Args:
+        stage: name of the folder, such as align-helpful
+        recipe: what the stages share
+        model: the stage's module
+        data: the stage's data
+        settings: the resolved config of the stage
+        overwrite: remove what the folder holds
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        recipe: Recipe,
+        model: PreferenceModule | PredictionModule,
+        data: LightningDataModule,
+        settings: Mapping[str, Any],
+        overwrite: bool,
+    ) -> None:
+        self.stage, self.recipe, self.model, self.data = stage, recipe, model, data
+        self.folder = recipe.layout.stage(stage)
+        if rank_zero_only.rank == 0:
+            self._lock = ExitStack()  # held until the process ends
+            self._lock.enter_context(lock(self.folder))
+        inputs = {**getattr(data, "inputs", {}), **model.inputs}
+        hashes = {name: input_hash(path, command) for name, (path, command) in inputs.items()}
+        hashes["base model"] = weights_hash(recipe.base_model)
+        hashes["tokenizer"] = tokenizer_hash(recipe.base_model)
+        keys = {**result_keys(settings), "recipe": model.recipe_keys}
+        self.manifest: Manifest = open_stage(self.folder, stage, keys, hashes, seed=recipe.seed, overwrite=overwrite)
+
+    @property
+    def complete(self) -> bool:
+        return self.manifest.complete
+
+    def write_config(self, text: str) -> None:
+        """Write the stage's resolved config into its folder."""
+        with atomic_path(self.folder / "config.yaml") as aside:
+            aside.write_text(text, encoding="utf-8")
+
+    # fit
+
+    def fit_callbacks(self, options: Saving) -> list[Callback]:
+        """Return the callbacks of a fit."""
+        checkpoints = self.folder / "checkpoints"
+        best = ModelCheckpoint(checkpoints, "best", monitor="val/loss", enable_version_counter=False)
+        last = ModelCheckpoint(
+            checkpoints, "last", every_n_train_steps=options.save_every, enable_version_counter=False
+        )
+        return [EvenValidation(options.validations), NaNGuard(), FitProgress(self.stage), best, last]
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        path = self.folder / "checkpoints" / "last.ckpt"
+        return path if path.exists() else None
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    def fit(self, trainer: Trainer, options: Saving, **arguments: Any) -> None:
+        """Fit, resuming from the last checkpoint, then write the adapter and mark the stage complete."""
+        assert isinstance(self.model, PreferenceModule)
+        resume = arguments.pop("ckpt_path", None) or self.last_checkpoint
+        if resume:
+            log.info("%s: resuming from %s", self.stage, resume)
+        trainer.fit(self.model, datamodule=self.data, ckpt_path=resume, weights_only=True, **arguments)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        if trainer.global_step < self.model.total_steps:
+            raise UserError(f"{self.stage}: stopped at step {trainer.global_step} of {self.model.total_steps}")
+        if not trainer.is_global_zero:
+            return
+        kept: dict[str, Any] = {"steps": trainer.global_step}
+        if options.keep == "best":
+            kept |= self._load_best()
+        base = self.recipe.base_model
+        write_adapter(self.folder / "adapter", self.model.adapter(), base_model=base)
+        kept |= {f"final {k}": round(float(v), 6) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        self.manifest.finish(self.folder, (self.folder / "adapter").iterdir(), **kept)
+        log.info("%s: adapter written to %s", self.stage, self.folder / "adapter")
+
+    def _load_best(self) -> dict[str, Any]:
+        checkpoint = torch.load(self.best_checkpoint, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(checkpoint["state_dict"], strict=False)
+        return {"kept step": checkpoint["global_step"]}
+
+    # predict
+
+    def plan_units(self) -> list[Callback]:
+        """Plan the units and return the callbacks of a prediction; no unit that is written is made again."""
+        assert isinstance(self.data, UnitData)
+        assert isinstance(self.model, PredictionModule)
+        self.total_units = self.data.plan(self.folder, self.model)
+        expected = [len(self.model.expected_ids(self.data.unit(index))) for index in range(self.total_units)]
+        done = [unit_path(self.folder, index).exists() for index in range(self.total_units)]
+        written = sum(rows for rows, is_done in zip(expected, done, strict=True) if is_done)
+        log.info("%s: %d rows in %d units, %d rows already written", self.stage, sum(expected), len(done), written)
+        return [PredictProgress(self.stage, sum(expected), written), UnitWriter()]
+
+    def predict(self, trainer: Trainer, **arguments: Any) -> None:
+        """Predict the units that are missing, check every id, and mark the stage complete."""
+        trainer.predict(self.model, datamodule=self.data, return_predictions=False, **arguments)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        if trainer.is_global_zero:
+            self._finish_units()
+
+    def _finish_units(self) -> None:
+        assert isinstance(self.data, UnitData)
+        assert isinstance(self.model, PredictionModule)
+        rows = 0
+        for index in range(self.total_units):
+            expected = self.model.expected_ids(self.data.unit(index))
+            found = [row.get("sample_id") or row.get("text_id") for row in read_jsonl(unit_path(self.folder, index))]
+            if found != expected:
+                path = unit_path(self.folder, index)
+                raise UserError(
+                    f"{path}: {len(found)} rows, {len(expected)} expected, or other ids; remove it to redo it"
+                )
+            rows += len(found)
+        self.manifest.finish(self.folder, unit_files(self.folder), rows=rows)
+
+
+def result_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of a stage that can change its results."""
+    keys: dict[str, Any] = {}
+    for group in ("model", "data", "saving"):
+        values = json.loads(json.dumps(settings.get(group) or {}, default=str))
+        keys[group] = {k: v for k, v in values.items() if k not in ENVIRONMENT_KEYS[group] | {"recipe"}}
+    trainer = settings.get("trainer") or {}
+    keys["trainer"] = {key: trainer.get(key) for key in TRAINER_RESULT_KEYS}
+    return keys

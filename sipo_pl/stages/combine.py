@@ -1,0 +1,85 @@
+"""Combine: for each sample, the better of its original and its rewrite under the policies' implicit rewards."""
+
+from collections import Counter
+from typing import Any
+
+from sipo_pl.artifacts import input_hash, open_stage, write_json, write_jsonl
+from sipo_pl.data.rows import text_id
+from sipo_pl.data.units import read_units
+from sipo_pl.recipe import Recipe
+from sipo_pl.selection import better_of
+
+MARKS = ("empty", "cut", "collapsed", "duplicate")
+
+
+def combine(recipe: Recipe, rewrites: bool = True, overwrite: bool = False) -> None:
+    """Choose between each sampled response and its rewrite.
+
+    Args:
+        recipe: what the stages share
+        rewrites: compare with the rewrites; else every sample stands for itself
+        overwrite: remove what the stage's folder holds
+    """
+    layout = recipe.layout
+    names = ["sample", "rewrite", "score"] if rewrites else ["sample", "score"]
+    inputs = {name: input_hash(layout.stage(name), f"sipo_pl predict --config {name}.yaml") for name in names}
+    folder = layout.stage("combine")
+    manifest = open_stage(folder, "combine", {"rewrites": rewrites}, inputs, seed=recipe.seed, overwrite=overwrite)
+    if manifest.complete:
+        return
+    samples = read_units(layout.stage("sample"), ["sample_id", "prompt_id", "text", "marks"])
+    written = {row["sample_id"]: row for row in (read_units(layout.stage("rewrite")) if rewrites else [])}
+    rewards = {row["text_id"]: row["rewards"] for row in read_units(layout.stage("score"), ["text_id", "rewards"])}
+    policies = [f"policy:{name}" for name in recipe.objective_names]
+    rows = [_combine_one(sample, written.get(sample["sample_id"]), rewards, policies) for sample in samples]
+    point = {row["sample_id"]: row["point"] for row in samples}
+    yields = {
+        "sample": marks_table(samples),
+        "rewrite": marks_table([{**row, "point": point[row["sample_id"]]} for row in written.values()]),
+        "combine": _sources_table(rows),
+    }
+    path, yields_path = folder / "combined.jsonl", folder / "yields.json"
+    count = write_jsonl(path, rows)
+    write_json(yields_path, yields)
+    manifest.finish(folder, [path, yields_path], rows=count)
+
+
+def _combine_one(
+    sample: dict[str, Any], rewrite: dict[str, Any] | None, rewards: dict[str, dict[str, float]], policies: list[str]
+) -> dict[str, Any]:
+    """Return the combined row of one sample; marked texts stand back, and with both marked the marks stay."""
+    usable = {"original": sample} if not sample["marks"] else {}
+    if rewrite is not None and not rewrite["marks"]:
+        usable["rewrite"] = rewrite
+    scores = {name: rewards[text_id(sample["prompt_id"], row["text"])] for name, row in usable.items()}
+    source = next(iter(scores), "original")
+    if len(scores) == 2:
+        source = better_of(scores["original"], scores["rewrite"], policies)
+    chosen = usable.get(source, sample)
+    return {
+        **{key: sample[key] for key in ("sample_id", "prompt_id", "prompt", "point", "k")},
+        "text": chosen["text"],
+        "source": source,
+        "rewards": scores.get(source, {}),
+        "marks": chosen["marks"],
+    }
+
+
+def marks_table(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return, by weight, how many rows there are, how many bear each mark, and how many are clean."""
+    table: dict[str, dict[str, int]] = {}
+    for row in rows:
+        counts = table.setdefault(row["point"], {"rows": 0, **dict.fromkeys(MARKS, 0), "clean": 0})
+        counts["rows"] += 1
+        counts["clean"] += not row["marks"]
+        for mark in row["marks"]:
+            counts[mark] += 1
+    return table
+
+
+def _sources_table(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    table: dict[str, Counter[str]] = {}
+    for row in rows:
+        counts = table.setdefault(row["point"], Counter({"original": 0, "rewrite": 0, "none": 0}))
+        counts["none" if row["marks"] else row["source"]] += 1
+    return {point: dict(counts) for point, counts in table.items()}

@@ -1,0 +1,125 @@
+"""Filter: per conflicting pair, the response that beats both originals under every reward model."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from sipo_pl.artifacts import input_hash, open_stage, read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.data.rows import text_id
+from sipo_pl.data.units import read_units
+from sipo_pl.errors import UserError
+from sipo_pl.recipe import Recipe
+from sipo_pl.selection import Candidate, Choice, Rewards, minimum_margin, select_best_margin, select_pareto
+
+log = logging.getLogger("sipo_pl")
+
+
+def filter(
+    recipe: Recipe,
+    min_kept: int = 8,
+    on_too_few: Literal["stop", "best_margin"] = "stop",
+    overwrite: bool = False,
+) -> None:
+    """Keep, per conflicting pair, the best of the responses that beat both originals under every reward model.
+
+    Args:
+        recipe: what the stages share
+        min_kept: pairs that must keep a response
+        on_too_few: with fewer, stop with the table of yields, or keep each pair's best by minimum margin and say so
+        overwrite: remove what the stage's folder holds
+    """
+    layout = recipe.layout
+    if recipe.limit is not None:  # a smoke run shows that the stages fit together, not that they help
+        min_kept, on_too_few = 1, "best_margin"
+    commands = {
+        "prepare": "sipo_pl prepare",
+        "score": "sipo_pl predict --config score.yaml",
+        "combine": "sipo_pl combine",
+    }
+    inputs = {name: input_hash(layout.stage(name), command) for name, command in commands.items()}
+    keys = {"min_kept": min_kept, "on_too_few": on_too_few}
+    folder = layout.stage("filter")
+    manifest = open_stage(folder, "filter", keys, inputs, seed=recipe.seed, overwrite=overwrite)
+    if manifest.complete:
+        return
+    pairs = read_jsonl(layout.pairs("train_conflict"))
+    candidates: dict[str, list[dict[str, Any]]] = {}
+    for row in read_jsonl(layout.stage("combine") / "combined.jsonl"):
+        candidates.setdefault(row["prompt_id"], []).append(row)
+    rewards = {row["text_id"]: row["rewards"] for row in read_units(layout.stage("score"))}
+    judged = [_Judged(pair, candidates.get(pair["prompt_id"], []), rewards) for pair in pairs]
+    chosen = [judge.pareto for judge in judged]
+    kept, fallback = sum(choice is not None for choice in chosen), None
+    if kept < min_kept:
+        log.warning("filter: %s", _describe(_table(judged, chosen), len(pairs), kept))
+        if on_too_few == "stop":
+            raise UserError(
+                f"filter: {kept} of {len(pairs)} pairs keep a response, fewer than min_kept {min_kept} (table above); "
+                "sample more or other candidates, or set on_too_few: best_margin"
+            )
+        log.warning("filter: going on with each pair's best candidate by minimum margin")
+        chosen, fallback = [judge.best_margin for judge in judged], "best_margin"
+    rows = [judge.row(choice) for judge, choice in zip(judged, chosen, strict=True) if choice]
+    if not rows:
+        raise UserError(
+            "filter: no pair has a candidate without marks; see the marks in the combine stage's yields.json"
+        )
+    table = _table(judged, chosen)
+    log.info("filter: %s", _describe(table, len(pairs), len(rows)))
+    path, yields_path = folder / "kept.jsonl", folder / "yields.json"
+    write_jsonl(path, rows)
+    stages = {**read_json(layout.stage("combine") / "yields.json"), "filter": table}
+    yields = {"pairs": len(pairs), "kept": len(rows), "kept_share": round(len(rows) / len(pairs), 4)}
+    write_json(yields_path, {**yields, "on_too_few": fallback, "stages": stages})
+    manifest.finish(folder, [path, yields_path], rows=len(rows))
+
+
+class _Judged:
+    """A pair, its scored candidates, and what the selection rules say."""
+
+    def __init__(self, pair: dict[str, Any], rows: Sequence[dict[str, Any]], rewards: dict[str, Rewards]) -> None:
+        self.pair = pair
+        self.rows = {row["sample_id"]: row for row in rows if not row["marks"]}
+        self.responses = [rewards[text_id(pair["prompt_id"], pair[f"response_{i}"])] for i in (0, 1)]
+        self.candidates = [
+            Candidate(sample_id, row["rewards"], order) for order, (sample_id, row) in enumerate(self.rows.items())
+        ]
+        self.pareto = select_pareto(self.candidates, self.responses)
+        self.best_margin = select_best_margin(self.candidates, self.responses)
+
+    def row(self, choice: Choice) -> dict[str, Any]:
+        sample = self.rows[choice.candidate.sample_id]
+        keys = ("pair_id", "prompt_id", "prompt", "response_0", "response_1", "preferred")
+        return {
+            **{key: self.pair[key] for key in keys},
+            "kept": sample["text"],
+            **{key: sample[key] for key in ("sample_id", "point", "source")},
+            "margin": choice.margin,
+            "rewards": sample["rewards"],
+        }
+
+
+def _table(judged: Sequence[_Judged], chosen: Sequence[Choice | None]) -> dict[str, dict[str, int]]:
+    """Return, by weight: candidates of pairs, survivors, kept, and how many fail each response or any reward model."""
+    table: dict[str, dict[str, int]] = {}
+    for judge, choice in zip(judged, chosen, strict=True):
+        for candidate in judge.candidates:
+            row = table.setdefault(judge.rows[candidate.sample_id]["point"], {"candidates": 0, "survive": 0, "kept": 0})
+            row["candidates"] += 1
+            row["survive"] += minimum_margin(candidate.rewards, judge.responses) > 0
+            row["kept"] += choice is not None and choice.candidate is candidate
+            for index, response in enumerate(judge.responses):
+                fails = f"fails response_{index}"
+                row[fails] = row.get(fails, 0) + (minimum_margin(candidate.rewards, [response]) <= 0)
+            for model in judge.responses[0]:
+                fails = f"fails {model}"
+                margins = [candidate.rewards[model] - response[model] for response in judge.responses]
+                row[fails] = row.get(fails, 0) + (min(margins) <= 0)
+    return table
+
+
+def _describe(table: dict[str, dict[str, int]], pairs: int, kept: int) -> str:
+    lines = [f"{kept} of {pairs} pairs keep a response"]
+    for point, row in table.items():
+        lines.append(f"  weights {point}: " + ", ".join(f"{name} {count}" for name, count in row.items()))
+    return "\n".join(lines)

@@ -1,0 +1,199 @@
+"""`sipo_pl fit|validate|test|predict`: LightningCLI over the stage that a config names."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from sipo_pl import logs
+from sipo_pl.checkpoint_io import AtomicCheckpointIO
+from sipo_pl.components import import_class
+from sipo_pl.config_errors import explain
+from sipo_pl.config_files import find_config, load_yaml
+from sipo_pl.errors import UsageError, nearest
+from sipo_pl.small_cli import ShippedConfigFile, add_recipe, make_recipe
+from sipo_pl.stage_run import Saving, StageRun
+from sipo_pl.trainer_stages import DEFAULT_STAGE, EVALUATION_VERBS, TRAINER_STAGES, TrainerStage
+
+log = logging.getLogger("sipo_pl")
+
+
+class StageCLI(LightningCLI):
+    """LightningCLI for one stage: concrete classes, one verb, the recipe beside trainer, model and data.
+
+    Args:
+        verb: fit, validate, test or predict.
+        stage_name: a key of `TRAINER_STAGES`.
+    """
+
+    def __init__(self, verb: str, stage_name: str) -> None:
+        self.verb, self.stage_name = verb, stage_name
+        self.stage: TrainerStage = TRAINER_STAGES[stage_name]
+        super().__init__(
+            import_class(self.stage.module),
+            import_class(self.stage.data),
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            seed_everything_default=False,
+            # the trainer's own bar and summary would stand beside ours
+            trainer_defaults={
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "logger": True,
+                "num_sanity_val_steps": 0,  # would validate before the reference is there
+            },
+            parser_kwargs={"prog": "sipo_pl", "exit_on_error": False, verb: {"exit_on_error": False}},
+        )
+
+    # parser
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        skipped = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
+        return {self.verb: {*skipped, "weights_only", "return_predictions"}}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        kwargs.setdefault("dump_header", ["resolved config of a sipo_pl stage"])
+        parser = LightningArgumentParser(**kwargs)
+        help_text = "YAML file, or the bare name of a shipped one; a later one overrides"
+        parser.add_argument("-c", "--config", action=ShippedConfigFile, help=help_text)
+        return parser
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add nothing: the recipe holds the seed."""
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
+        for group, kind in (("model", self.model_class), ("data", self.datamodule_class)):
+            parser.add_class_arguments(kind, group, fail_untyped=False, sub_configs=True, skip={"recipe"})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--stage", type=str, default=self.stage_name, help="stage that this config belongs to")
+        add_recipe(parser)
+        parser.add_argument("--overwrite", type=bool, default=False, help="remove what the stage's folder holds")
+        if self.stage.per_objective:
+            parser.add_argument("--objective", type=str, required=True, help="objective whose policy is trained")
+            parser.link_arguments("objective", "model.objective")
+            parser.link_arguments("objective", "data.objective")
+            parser.add_class_arguments(Saving, "saving")
+        if self.stage.per_policies:
+            help_text = "policies of the first alignment (align) or of the re-alignment (realign)"
+            parser.add_argument("--policies", type=Literal["align", "realign"], default="align", help=help_text)
+            parser.link_arguments("policies", "model.policies")
+
+    def _set_seed(self) -> None:
+        """Leave the seed to `before_instantiate_classes`, which knows the recipe."""
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config alone: what a checkpoint holds never overrides what the user asks."""
+
+    # stage
+
+    @property
+    def settings(self) -> Namespace:
+        return self.config[self.verb]
+
+    def before_instantiate_classes(self) -> None:
+        self.recipe = make_recipe(self.settings.recipe)
+        seed_everything(self.recipe.seed, verbose=False)
+        # a link would do, but the parser makes the source of a link before the dataclasses inside it
+        for kind in (LightningModule, LightningDataModule):
+            self.parser.add_instantiator(self._with_recipe, kind, subclasses=True)
+
+    def _with_recipe(self, kind: type, *arguments: Any, **keywords: Any) -> Any:
+        return kind(*arguments, recipe=self.recipe, **keywords)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        name = self.stage.folder_name(self.stage_name, self.settings.get("objective"), self.settings.get("policies"))
+        evaluation = self.verb in EVALUATION_VERBS
+        dumped = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
+        resolved = yaml.safe_load(dumped)[self.verb]
+        self.run = StageRun(
+            name, self.recipe, self.model, self.datamodule, resolved, self.settings.overwrite and not evaluation
+        )
+        config = {**self._get(self.config_init, "trainer"), "use_distributed_sampler": False, "callbacks": None}
+        config["default_root_dir"] = config["default_root_dir"] or str(self.run.folder)
+        if evaluation or self.verb == "predict":
+            config["logger"] = False
+        if self.run.complete or evaluation:
+            return Trainer(**config)
+        self.run.write_config(yaml.safe_dump(resolved, sort_keys=False))
+        user_callbacks = self._get(self.config_init, "trainer.callbacks") or []
+        if self.verb == "fit":
+            config["callbacks"] = [*user_callbacks, *self.run.fit_callbacks(self.config_init.fit.saving)]
+            config["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
+            if config["logger"] is True:
+                config["logger"] = TensorBoardLogger(self.run.folder, name="tensorboard", version="")
+        else:
+            config["callbacks"] = [*user_callbacks, *self.run.plan_units()]
+        return Trainer(**config)
+
+    def fit(self, model: Any, datamodule: Any, **arguments: Any) -> None:
+        """Fit the stage, or say that it is complete."""
+        if not self._say_complete():
+            self.run.fit(self.trainer, self.config_init.fit.saving, **arguments)
+
+    def predict(self, model: Any, datamodule: Any, **arguments: Any) -> None:
+        """Predict the stage, or say that it is complete."""
+        if not self._say_complete():
+            self.run.predict(self.trainer, **arguments)
+
+    def validate(self, model: Any, datamodule: Any, **arguments: Any) -> None:
+        """Validate the kept policy of a fit on its validation pairs."""
+        arguments["ckpt_path"] = arguments.get("ckpt_path") or self.run.best_checkpoint
+        self.trainer.validate(model, datamodule=datamodule, weights_only=True, **arguments)
+
+    def test(self, model: Any, datamodule: Any, **arguments: Any) -> None:
+        """Test the kept policy of a fit on its validation pairs, under the names test/…."""
+        arguments["ckpt_path"] = arguments.get("ckpt_path") or self.run.best_checkpoint
+        self.trainer.test(model, datamodule=datamodule, weights_only=True, **arguments)
+
+    def _say_complete(self) -> bool:
+        if self.run.complete:
+            log.info("%s: complete, nothing to do (%s)", self.run.stage, self.run.folder)
+        return self.run.complete
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a trainer verb; `arguments` are those of `sys.argv`, which stays as it is for distributed children.
+
+    Raises:
+        UsageError: anything that the parser refuses, in one line that names file and key.
+    """
+    logs.quiet_libraries()
+    verb = arguments[0]
+    stage_name = find_stage(verb, arguments[1:])
+    try:
+        StageCLI(verb, stage_name)
+    except argparse.ArgumentError as error:
+        raise explain(error, arguments) from None
+    return 0
+
+
+def find_stage(verb: str, arguments: Sequence[str]) -> str:
+    """Return the stage that the options name, or that the last config file names with its key `stage`.
+
+    Raises:
+        UsageError: an unknown stage, or one of another verb.
+    """
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("-c", "--config", action="append", default=[])
+    peek.add_argument("--stage")
+    known, _ = peek.parse_known_args(list(arguments))
+    named = known.stage
+    for config in reversed(known.config):
+        named = named or load_yaml(find_config(config)).get("stage")
+    named = named or DEFAULT_STAGE[verb]
+    if named not in TRAINER_STAGES:
+        raise UsageError(f"stage {named!r}: no such trainer stage{nearest(str(named), TRAINER_STAGES)}")
+    own = TRAINER_STAGES[named].verb
+    if verb != own and not (verb in EVALUATION_VERBS and own == "fit"):
+        raise UsageError(f"stage {named!r} runs with `sipo_pl {own}`, not with {verb}")
+    return str(named)

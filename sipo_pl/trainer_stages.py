@@ -1,0 +1,44 @@
+"""The stages that a trainer runs: which verb, module and data each has. Plain names, quick to import."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainerStage:
+    """A stage that runs through the trainer.
+
+    Args:
+        verb: fit or predict
+        module: import path of its LightningModule
+        data: import path of its LightningDataModule
+        per_objective: whether each objective has a stage of its own
+        per_policies: whether it runs on the policies of either alignment, and is named for them
+    """
+
+    verb: str
+    module: str
+    data: str
+    per_objective: bool = False
+    per_policies: bool = False
+
+    def folder_name(self, stage: str, objective: str | None, policies: str | None) -> str:
+        """Return the name of the stage's folder, such as ``align-helpful`` or ``evaluate-realign``."""
+        suffix = objective if self.per_objective else policies if self.per_policies else None
+        return f"{stage}-{suffix}" if suffix else stage
+
+
+_PAIRS = "sipo_pl.data.preference_data.PreferenceData"
+_UNITS = "sipo_pl.data.unit_data.UnitData"
+
+TRAINER_STAGES = {
+    "align": TrainerStage("fit", "sipo_pl.modules.dpo.DPOAlignment", _PAIRS, per_objective=True),
+    "realign": TrainerStage("fit", "sipo_pl.modules.realign.Realignment", _PAIRS, per_objective=True),
+    "sample": TrainerStage("predict", "sipo_pl.modules.sample.Sample", _UNITS),
+    "review": TrainerStage("predict", "sipo_pl.modules.review.Review", _UNITS),
+    "rewrite": TrainerStage("predict", "sipo_pl.modules.rewrite.Rewrite", _UNITS),
+    "score": TrainerStage("predict", "sipo_pl.modules.score.Score", _UNITS),
+    "evaluate": TrainerStage("predict", "sipo_pl.modules.sample.Sample", _UNITS, per_policies=True),
+    "measure": TrainerStage("predict", "sipo_pl.modules.measure.Measure", _UNITS, per_policies=True),
+}
+DEFAULT_STAGE = {"fit": "align", "validate": "align", "test": "align", "predict": "sample"}
+EVALUATION_VERBS = ("validate", "test")  # of a stage whose verb is fit

@@ -1,0 +1,98 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from sipo_pl.data.readers import read_all, read_rows
+from sipo_pl.errors import UserError
+
+ROWS = [{"prompt": "a", "score": 1}, {"prompt": "é\u2028b", "score": 2.5}]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+
+
+def write(path: Path) -> Path:
+    if path.name.endswith(".jsonl"):
+        path.write_text(LINES, encoding="utf-8")
+    elif path.name.endswith(".gz"):
+        path.write_bytes(gzip.compress(LINES.encode()))
+    elif path.name.endswith(".json"):
+        path.write_text(json.dumps(ROWS))
+    else:
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [
+        ("x.jsonl", "x.jsonl:2"),
+        ("x.JSONL.gz", "x.JSONL.gz:2"),
+        ("x.json", "x.json: row 2"),
+        ("x.parquet", "x.parquet: row 2"),
+    ],
+)
+def test_every_format_gives_the_same_rows_and_says_where(tmp_path: Path, name: str, second: str) -> None:
+    path = tmp_path / name
+    if name == "x.JSONL.gz":
+        path.write_bytes(gzip.compress(LINES.encode()))
+    else:
+        write(path)
+    found = list(read_rows(path))
+    assert [row for _, row in found] == ROWS
+    assert found[1][0] == f"{tmp_path}/{second}"
+
+
+def test_blank_lines_carriage_returns_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}')
+    assert list(read_rows(path)) == [(f"{path}:1", {"a": 1}), (f"{path}:3", {"a": 2})]
+
+
+def test_files_follow_one_another(tmp_path: Path) -> None:
+    paths = [write(tmp_path / "x.jsonl"), write(tmp_path / "y.json")]
+    assert [row for _, row in read_all(paths)] == ROWS + ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jsonl", b'{"a": 1}\n{"a": \n', r"x\.jsonl:2: not JSON: Expecting value at column 6"),
+        ("x.jsonl", b'{"a": 1}\n[1]\n', r"x\.jsonl:2: expected an object, found list"),
+        ("x.jsonl", b'{"a": 1}\n\n{"a": "\xff"}\n', r"x\.jsonl:3: not UTF-8 text"),
+        ("x.jsonl", b"", r"x\.jsonl: holds no rows"),
+        ("x.jsonl", b"\n \n", r"x\.jsonl: holds no rows"),
+        ("x.jsonl.gz", b'{"a": 1}\n', r"x\.jsonl\.gz: cannot be read: Not a gzipped file"),
+        ("x.jsonl.gz", gzip.compress(LINES.encode() * 99)[:-9], r"x\.jsonl\.gz: cannot be read: Compressed file ended"),
+        ("x.json", b"[]", r"x\.json: holds no rows"),
+        ("x.json", b'[{"a": 1}, 3]', r"x\.json: row 2: expected an object, found int"),
+        ("x.json", b'{"a": 1}', r"x\.json: expected a list of objects, found dict"),
+        ("x.json", b'[{"a": 1},\n{"a" 2}]', r"x\.json:2: not JSON: Expecting ':' delimiter at column 6"),
+        (
+            "x.json",
+            b'{"a": 1}\n{"a": 2}\n',
+            r"x\.json:2: not JSON: Extra data at column 1; one object a line is \.jsonl",
+        ),
+        ("x.json", b"\xff", r"x\.json: not UTF-8 text"),
+        ("x.parquet", b"text", r"x\.parquet: not parquet"),
+        ("x.csv", b"a\n1\n", r"x\.csv: unknown format; known: \.jsonl, \.jsonl\.gz, \.json, \.parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_where_and_why(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        list(read_rows(tmp_path / name))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.jsonl: no such file"):
+        list(read_rows(tmp_path / "train.jsonl"))
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"x\.jsonl: cannot be read"):
+        list(read_rows(tmp_path / "x.jsonl"))

@@ -1,0 +1,321 @@
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sipo_pl.artifacts import Manifest, read_json, read_jsonl
+from sipo_pl.data.rows import prompt_id
+from sipo_pl.data.templates import PromptTemplate
+from sipo_pl.errors import UsageError, UserError
+from sipo_pl.policies.loading import load_tokenizer
+from sipo_pl.recipe import Data, Objective, Recipe, Template
+from sipo_pl.stages.prepare import prepare
+
+TEMPLATE = Template(text="{raw_prompt}:")
+GOOD, LONG, BOTH, POOR = (3, 1), (1, 3), (4, 4), (0, 0)  # scores of helpful and verbose
+
+
+def write(path: Path, prompts: dict[str, list[tuple[int, int]]]) -> Path:
+    """Write one row a response; the text of the k-th response of prompt p is 'p k'."""
+    rows = [
+        {"prompt": prompt, "response": f"{prompt} {k}", "helpful": helpful, "verbose": verbose}
+        for prompt, scores in prompts.items()
+        for k, (helpful, verbose) in enumerate(scores)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Path) -> Recipe:
+    """Ten train prompts, alternately in conflict and not, and two of validation."""
+    train = {f"train{i}": [GOOD, LONG] if i % 2 else [GOOD, BOTH] for i in range(10)}
+    data = Data(
+        train=[write(tmp_path / "train.jsonl", train)],  # type: ignore[list-item]
+        validation=[write(tmp_path / "val.jsonl", {"val0": [GOOD, LONG], "val1": [BOTH, POOR]})],  # type: ignore[list-item]
+    )
+    objectives = [Objective("helpful"), Objective("verbose")]
+    return Recipe("x", str(tiny_model), objectives, data, TEMPLATE, run_dir=str(tmp_path / "run"))
+
+
+def with_data(recipe: Recipe, **changes: Any) -> Recipe:
+    return replace(recipe, data=replace(recipe.data, **changes))
+
+
+def rows(recipe: Recipe, split: str) -> list[dict[str, Any]]:
+    return read_jsonl(recipe.layout.pairs(split))
+
+
+def prompts(recipe: Recipe, split: str) -> list[str]:
+    return [row["prompt"] for row in rows(recipe, split)]
+
+
+def dropped(recipe: Recipe) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = read_json(recipe.layout.stage("prepare") / "statistics.json")["dropped"]
+    return found
+
+
+def test_test_prompts_are_drawn_from_train_and_leave_it(recipe: Recipe) -> None:
+    prepare(recipe)
+    train, test = prompts(recipe, "train"), prompts(recipe, "test")
+    assert len(test) == 2
+    assert sorted(train + test) == [f"train{i}" for i in range(10)]
+    assert train == sorted(train)  # file order
+    assert prompts(recipe, "train_conflict") == [name for name in train if int(name[5:]) % 2]
+    assert prompts(recipe, "validation") == ["val0", "val1"]
+    assert rows(recipe, "test")[0] == {"prompt_id": prompt_id(test[0]), "prompt": test[0]}
+    assert dropped(recipe) == {"train": {"pairs of prompts drawn for test": 2}, "validation": {}, "test": {}}
+    manifest = Manifest.read(recipe.layout.stage("prepare"))
+    assert manifest is not None
+    assert manifest.complete
+    assert manifest.rows == 8 + len(prompts(recipe, "train_conflict")) + 2 + 2
+
+
+def test_another_seed_draws_other_prompts(recipe: Recipe) -> None:
+    drawn = set()
+    for seed in range(5):
+        prepare(replace(recipe, seed=seed), overwrite=True)
+        drawn.add(tuple(prompts(recipe, "test")))
+    assert len(drawn) > 1
+
+
+def test_given_test_files_are_used_as_they_are(recipe: Recipe, tmp_path: Path) -> None:
+    test = tmp_path / "test.json"
+    test.write_text(json.dumps([{"prompt": "b"}, {"prompt": "a"}, {"prompt": "b", "response": "r"}]))
+    recipe = with_data(recipe, test=[test])
+    prepare(recipe)
+    assert prompts(recipe, "test") == ["b", "a"]
+    assert len(prompts(recipe, "train")) == 10
+
+
+def test_a_pair_over_max_length_on_either_side_is_filtered(recipe: Recipe) -> None:
+    template = PromptTemplate(load_tokenizer(recipe.base_model), TEMPLATE)
+    prepare(recipe)
+    assert dropped(recipe)["train"] == {"pairs of prompts drawn for test": 2}
+    raw = [{"prompt": "p", "response": text, "helpful": k, "verbose": k} for k, text in enumerate(("a", "b" * 20))]
+    train = Path(recipe.data.train[0])
+    train.write_text(train.read_text() + "".join(json.dumps(row) + "\n" for row in raw))
+    longest = len(template.encode("p", "b" * 20).input_ids)
+    prepare(with_data(recipe, max_length=longest), overwrite=True)
+    assert dropped(recipe)["train"] == {"pairs of prompts drawn for test": 2}
+    prepare(with_data(recipe, max_length=longest - 1), overwrite=True)
+    assert dropped(recipe)["train"] == {
+        f"pairs over {longest - 1} tokens": 1,
+        "pairs of prompts drawn for test": 2,
+    }
+
+
+def test_lengths_in_the_statistics_are_those_of_the_template(recipe: Recipe) -> None:
+    prepare(recipe)
+    tokens = read_json(recipe.layout.stage("prepare") / "statistics.json")["tokens"]
+    # one token a byte: BOS + "train0:" = 8, "train0 0" + EOS = 9
+    assert set(tokens["train"]["prompt"].values()) == {8}
+    assert set(tokens["train"]["response"].values()) == {9}
+    assert set(tokens["train"]["whole"].values()) == {17}
+    assert set(tokens["test"]["prompt"].values()) == {8}
+
+
+def test_a_tie_keeps_a_pair_out_of_the_conflicting_part_and_a_tie_of_all_drops_it(recipe: Recipe) -> None:
+    write(Path(recipe.data.train[0]), {"tied": [GOOD, GOOD], "half": [GOOD, (3, 4)], **_prompts("more", 4)})
+    test = write(Path(recipe.data.train[0]).with_name("test.jsonl"), _prompts("test", 1))
+    recipe = with_data(recipe, test=[test])
+    prepare(recipe)
+    assert prompts(recipe, "train") == ["half", "more0", "more1", "more2", "more3"]
+    assert rows(recipe, "train")[0]["preferred"] == {"helpful": -1, "verbose": 1}
+    assert "half" not in prompts(recipe, "train_conflict")
+    assert dropped(recipe)["train"] == {"pairs tied in every objective": 1}
+
+
+def _prompts(name: str, count: int) -> dict[str, list[tuple[int, int]]]:
+    return {f"{name}{i}": [GOOD, LONG] for i in range(count)}
+
+
+def test_prompts_of_other_splits_leave_train_with_a_warning(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    test = write(tmp_path / "test.jsonl", {"train3": [GOOD], "val0": [GOOD]})
+    validation = write(tmp_path / "val.jsonl", {"train1": [GOOD, LONG, POOR], "val0": [GOOD, LONG]})
+    recipe = with_data(recipe, test=[test], validation=[validation])
+    prepare(recipe)
+    assert not {"train1", "train3"} & set(prompts(recipe, "train"))
+    assert prompts(recipe, "test") == ["train3", "val0"]
+    assert dropped(recipe)["train"] == {
+        "pairs of prompts that validation holds": 1,
+        "pairs of prompts that test holds": 1,
+    }
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert "prepare: train: dropped 1 pairs of 1 prompts that validation holds" in warnings
+    assert any("validation and test share 1 prompts" in warning for warning in warnings)
+
+
+def test_limit_keeps_a_few_rows_of_each_split(recipe: Recipe, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sipo_pl")
+    recipe = replace(recipe, limit=1)
+    prepare(recipe)
+    assert len(prompts(recipe, "train")) == len(prompts(recipe, "train_conflict")) == 1
+    assert prompts(recipe, "validation") == ["val0"]
+    assert len(prompts(recipe, "test")) == 1
+    assert dropped(recipe)["validation"] == {"pairs over the limit of 1": 1}
+    assert "limit 1" in caplog.text
+
+
+def test_three_objectives(recipe: Recipe) -> None:
+    recipe.objectives.append(Objective("brief", column="verbose", direction="min"))
+    prepare(recipe)
+    assert rows(recipe, "train") == rows(recipe, "train_conflict")  # verbose and brief always conflict
+    assert rows(recipe, "validation")[0]["preferred"] == {"helpful": 0, "verbose": 1, "brief": 0}
+    assert rows(recipe, "validation")[0]["scores"]["brief"] == [-1.0, -3.0]
+
+
+def test_chat_prompts_under_a_chat_template(recipe: Recipe, tmp_path: Path) -> None:
+    raw = [json.loads(line) for line in Path(recipe.data.train[0]).read_text().splitlines()]
+    for row in raw:
+        row["prompt"] = [{"role": "user", "content": row["prompt"]}]
+    Path(recipe.data.train[0]).write_text("".join(json.dumps(row) + "\n" for row in raw))
+    recipe = replace(recipe, template=Template(kind="chat"))
+    prepare(recipe)
+    assert rows(recipe, "test")[0]["prompt"][0]["role"] == "user"
+
+
+def test_a_complete_stage_is_not_made_again_and_files_may_move(recipe: Recipe, tmp_path: Path) -> None:
+    prepare(recipe)
+    before = recipe.layout.pairs("train").stat().st_mtime_ns
+    moved = Path(recipe.data.train[0]).rename(tmp_path / "moved.jsonl")
+    prepare(with_data(recipe, train=[moved]))
+    assert recipe.layout.pairs("train").stat().st_mtime_ns == before
+
+
+def test_the_same_recipe_gives_the_same_bytes(recipe: Recipe, tmp_path: Path) -> None:
+    other = replace(recipe, run_dir=str(tmp_path / "other"))
+    prepare(recipe)
+    prepare(other)
+    for name in ("train", "train_conflict", "validation", "test"):
+        assert recipe.layout.pairs(name).read_bytes() == other.layout.pairs(name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "seed: 42 there, 1 asked"),
+        ({"limit": 4}, "limit: null there, 4 asked"),
+        ({"template": Template(text="{raw_prompt}")}, "template.text"),
+        ({"objectives": [Objective("helpful"), Objective("verbose", direction="min")]}, "objectives"),
+    ],
+)
+def test_other_settings_are_refused_and_nothing_is_lost(recipe: Recipe, change: dict[str, Any], message: str) -> None:
+    prepare(recipe)
+    before = recipe.layout.pairs("train").read_bytes()
+    with pytest.raises(UserError, match=f"was made by other settings: .*{message}"):
+        prepare(replace(recipe, **change))
+    assert recipe.layout.pairs("train").read_bytes() == before
+
+
+def test_other_raw_data_is_refused(recipe: Recipe) -> None:
+    prepare(recipe)
+    write(Path(recipe.data.validation[0]), {"val9": [GOOD, LONG]})
+    with pytest.raises(UserError, match="input validation/0"):
+        prepare(recipe)
+
+
+def test_no_conflict_is_a_warning(recipe: Recipe, caplog: pytest.LogCaptureFixture) -> None:
+    write(Path(recipe.data.train[0]), {f"train{i}": [GOOD, BOTH] for i in range(5)})
+    prepare(recipe)
+    assert prompts(recipe, "train_conflict") == []
+    assert "no pair of train conflicts" in caplog.text
+
+
+def test_a_mended_file_needs_no_overwrite(recipe: Recipe) -> None:
+    train = Path(recipe.data.train[0])
+    good = train.read_text()
+    train.write_text(good + '{"prompt": "p", "response"\n')
+    with pytest.raises(UserError, match=r"train\.jsonl:21: not JSON"):
+        prepare(recipe)
+    train.write_text(good)
+    prepare(recipe)
+    assert len(prompts(recipe, "train")) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objectives": [Objective("helpful")]}, "objectives: at least two are needed, found 1: helpful"),
+        ({"objectives": [Objective("a"), Objective("b"), Objective("a")]}, "the name 'a' appears 2 times"),
+        ({"limit": 0}, "limit: must be at least 1, found 0"),
+        ({"data": {"max_length": 0}}, r"data\.max_length: must be at least 1"),
+        ({"data": {"train": []}}, r"data\.train: names no file"),
+        ({"data": {"validation": []}}, r"data\.validation: names no file"),
+        ({"data": {"converter": {"class_path": "sipo_pl.data.converters.helpsteer.Help"}}}, "did you mean 'HelpSteer'"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_before_anything_is_read(
+    recipe: Recipe, change: dict[str, Any], message: str
+) -> None:
+    recipe = replace(recipe, base_model="/nowhere")
+    recipe = with_data(recipe, **change["data"]) if "data" in change else replace(recipe, **change)
+    with pytest.raises(UsageError, match=message):
+        prepare(recipe)
+
+
+def test_a_missing_file_is_named_before_the_model(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(with_data(recipe, train=[tmp_path / "no.jsonl"]), base_model="/nowhere")
+    with pytest.raises(UserError, match=r"no\.jsonl: cannot be read: No such file"):
+        prepare(recipe)
+
+
+def test_a_misspelt_objective_names_the_column(recipe: Recipe) -> None:
+    recipe = replace(recipe, objectives=[Objective("helpfull"), Objective("verbose")])
+    with pytest.raises(UserError, match=r"train\.jsonl:1: no key 'helpfull'; did you mean 'helpful'\?"):
+        prepare(recipe)
+
+
+def test_a_split_left_empty_names_the_filters(recipe: Recipe) -> None:
+    with pytest.raises(UserError, match=r"data\.train: nothing is left; dropped: 10 pairs over 9 tokens"):
+        prepare(with_data(recipe, max_length=9))
+    write(Path(recipe.data.validation[0]), {"v": [GOOD, GOOD], "w": [GOOD]})
+    with pytest.raises(
+        UserError,
+        match=r"data\.validation: .* dropped: 1 prompts with one response, 1 pairs tied in every objective",
+    ):
+        prepare(recipe)
+    write(Path(recipe.data.validation[0]), {"v": [GOOD]})
+    with pytest.raises(UserError, match=r"data\.validation: nothing is left; dropped: 1 prompts with one response"):
+        prepare(recipe)
+
+
+def test_train_used_as_validation_leaves_nothing(recipe: Recipe) -> None:
+    recipe = with_data(recipe, validation=recipe.data.train)
+    with pytest.raises(UserError, match=r"data\.train: .* 10 pairs of prompts that validation holds"):
+        prepare(recipe)
+
+
+def test_test_prompts_without_room_for_a_response(recipe: Recipe, tmp_path: Path) -> None:
+    test = write(tmp_path / "test.jsonl", {"a" * 30: [GOOD]})
+    with pytest.raises(UserError, match=r"data\.test: .* 1 prompts without room for a response in 20 tokens"):
+        prepare(with_data(recipe, test=[test], max_length=20))
+
+
+def test_a_draw_that_would_leave_no_train_prompt(recipe: Recipe) -> None:
+    write(Path(recipe.data.train[0]), _prompts("train", 2))
+    with pytest.raises(UserError, match=r"a draw of 2 prompts, .* would leave none of the 2 of train; name test files"):
+        prepare(recipe)
+
+
+def test_chat_messages_under_a_plain_template(recipe: Recipe) -> None:
+    row = {"prompt": [{"role": "user", "content": "p"}], "helpful": 1, "verbose": 1}
+    lines = [json.dumps({**row, "response": text}) + "\n" for text in "ab"]
+    Path(recipe.data.train[0]).write_text("".join(lines))
+    with pytest.raises(UserError, match=r"use template\.kind: chat"):
+        prepare(recipe)
+
+
+def test_a_folder_that_holds_something_else_is_kept(recipe: Recipe) -> None:
+    folder = recipe.layout.stage("prepare")
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"holds files but no manifest|not a stage folder"):
+            prepare(recipe, overwrite=overwrite)
+    assert (folder / "thesis.txt").read_text() == "mine"

@@ -1,0 +1,63 @@
+"""A tiny Llama with a byte-level tokenizer, made in a second, so that tests need no download."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<s>{{ message['role'] }}\n{{ message['content'] }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
+
+
+def make_tiny_model(
+    folder: Path,
+    seed: int = 0,
+    *,
+    eos: bool = True,
+    bos: bool = True,
+    pad: bool = False,
+    chat_template: str | None = None,
+) -> Path:
+    """Write model and tokenizer into `folder` as safetensors; one token a byte, so that lengths are plain to see."""
+    tokenizer = make_tiny_tokenizer(eos=eos, bos=bos, pad=pad, chat_template=chat_template)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_tiny_tokenizer(
+    *, eos: bool = True, bos: bool = True, pad: bool = False, chat_template: str | None = None
+) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of 256 bytes and four special tokens, with one token a byte and no merges."""
+    special = ["<unk>", "<s>", "</s>", "<pad>"]
+    vocabulary = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(vocabulary)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+        )
+    tokenizer.add_special_tokens(special)
+    named = {"bos_token": "<s>" if bos else None, "eos_token": "</s>" if eos else None}
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>" if pad else None, **named
+    )
+    fast.chat_template = chat_template
+    return fast
