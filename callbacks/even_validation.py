@@ -4,6 +4,8 @@ import sys
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sipo_pl.modules.preference import PreferenceModule
+
 
 class EvenValidation(Callback):
     """Validates every ceil(total / times) optimizer steps and at the last one.
@@ -24,10 +26,11 @@ class EvenValidation(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        total = pl_module.total_steps
-        step, every = trainer.global_step, -(-total // self.times)
+        assert isinstance(pl_module, PreferenceModule)  # knows the steps from its batch plan
+        total, step = pl_module.total_steps, trainer.global_step
+        every = -(-total // self.times)
         due = step > self._validated and (step % every == 0 or step == total)
         # the loop validates where its batch count divides by this number: by one, always; by the largest, never
-        trainer.val_check_batch = 1 if due else sys.maxsize
+        trainer.val_check_batch = 1 if due else sys.maxsize  # read by ResumeCheckpoint too
         if due:
             self._validated = step

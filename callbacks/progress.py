@@ -4,6 +4,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sipo_pl.modules.prediction import PredictionModule
+from sipo_pl.modules.preference import PreferenceModule
 from sipo_pl.progress import Progress
 
 
@@ -19,9 +21,8 @@ class FitProgress(Callback):
         self.progress: Progress | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            total = pl_module.total_steps
-            self.progress = Progress(self.label, total, "steps", done=trainer.global_step).__enter__()
+        if trainer.is_global_zero and isinstance(pl_module, PreferenceModule):
+            self.progress = Progress(self.label, pl_module.total_steps, "steps", done=trainer.global_step).__enter__()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -51,7 +52,7 @@ class PredictProgress(Callback):
         self.progress: Progress | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and isinstance(pl_module, PredictionModule):
             self.progress = Progress(self.label, self.total, "rows", self.done).__enter__()
             pl_module.progress = self.progress
 

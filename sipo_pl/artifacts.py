@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sipo_pl import __version__
 from sipo_pl.errors import UserError, nearest
 
 MANIFEST = "manifest.json"
-VERSIONED = ("sipo_pl", "torch", "transformers", "peft", "lightning")
+VERSIONED = ("torch", "transformers", "peft", "lightning")
 
 
 @contextlib.contextmanager
@@ -219,7 +220,7 @@ class Manifest:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that results depend on."""
-    return {name: importlib.metadata.version(name) for name in VERSIONED}
+    return {"sipo_pl": __version__, **{name: importlib.metadata.version(name) for name in VERSIONED}}
 
 
 def open_stage(

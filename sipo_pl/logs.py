@@ -24,7 +24,7 @@ def set_up() -> None:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' adverts and loading bars away. Call after they are imported: they set their own levels then."""
+    """Keep the libraries' adverts and loading bars away. Call after their import, which sets their levels."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "DeepSpeed", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for module in ("lightning", "torch.jit", "jsonargparse"):

@@ -31,7 +31,7 @@ class Overrides:
 
     @classmethod
     def gather(cls, overlays: Sequence[str], settings: Sequence[str], limit: int | None) -> "Overrides":
-        """Gather overlays (files of the form {recipe: {...}, align: {...}}) and settings such as ``align.model.lora.r=8``.
+        """Gather overlays (files of the form {recipe: {...}, align: {...}}) and settings ``align.model.lora.r=8``.
 
         Raises:
             UsageError: an unknown target, or a setting without a value.

@@ -101,6 +101,8 @@ def build_graph(recipe: Recipe) -> list[Node]:
     measured = tuple(name for name in ("measure-align", "measure-realign") if on[name])
     written = ("sample", "rewrite") if rewrites else ("sample",)
     no_rewrites = () if rewrites else ("--model.rewrites", "false")
+    # the base model's answers do not change: the first evaluation has them
+    realigned_policies = ("--policies", "realign", *(("--model.base", "false") if on["evaluate-align"] else ()))
     nodes = [
         Node("prepare", "prepare", "prepare"),
         *(Node(name, "align", "align", ("--objective", name.removeprefix("align-")), ("prepare",)) for name in aligned),
@@ -116,7 +118,7 @@ def build_graph(recipe: Recipe) -> list[Node]:
             Node(f"realign-{name}", "realign", "realign", ("--objective", name), ("prepare", "filter", *aligned))
             for name in names
         ),
-        Node("evaluate-realign", "evaluate-realign", "evaluate", ("--policies", "realign"), ("prepare", *realigned)),
+        Node("evaluate-realign", "evaluate-realign", "evaluate", realigned_policies, ("prepare", *realigned)),
         Node("measure-realign", "measure-realign", "measure", ("--policies", "realign"), ("evaluate-realign",)),
         Node("report", "report", "report", (), ("prepare", *measured)),
     ]

@@ -39,7 +39,8 @@ class Objective:
         column: score column of the raw data; the name where not given
         direction: whether a larger (max) or a smaller (min) score is preferred
         phrase: what is asked of a text, for review and rewrite prompts, such as "easier to read"
-        reward: class_path and init_args of what measures it in the evaluation; the implicit reward of its own policy where not given
+        reward: class_path and init_args of what measures it in the evaluation; the implicit reward of its first policy
+            where not given
         adapter: folder of a PEFT adapter that is already aligned on it, which replaces the first alignment
     """
 

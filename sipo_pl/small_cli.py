@@ -70,7 +70,7 @@ def make_recipe(values: Namespace) -> Recipe:
 def _add_run_options(parser: ArgumentParser) -> None:
     """Add the options of `run`, some of which may be given several times."""
     add = parser.add_argument
-    add("-c", "--config", action="append", required=True, help="the recipe; then overlays {recipe: {...}, align: {...}}")
+    add("-c", "--config", action="append", required=True, help="the recipe; then overlays {recipe: {…}, align: {…}}")
     add("--only", nargs="+", help="stages to run and no others")
     add("--from", type=str, help="stage to begin at")
     add("--until", type=str, help="last stage to run")

@@ -1,6 +1,7 @@
 """A stage of a run as a process of its own: forked from one that has imported the libraries, or started afresh."""
 
 import ctypes
+import itertools
 import logging
 import multiprocessing
 import os
@@ -32,12 +33,12 @@ def run_stage(words: Sequence[str]) -> int:
 
 
 def _single_device(words: Sequence[str]) -> bool:
-    """Return whether a stage surely runs in one process; several devices need a fresh one that can start itself again."""
+    """Return whether a stage surely runs in one process; with several devices it must be able to start itself."""
     if words[0] not in cli.TRAINER_COMMANDS:
         return True
     trainer = load_yaml(find_config(words[words.index("--config") + 1])).get("trainer") or {}
     devices, strategy = trainer.get("devices"), trainer.get("strategy", "auto")
-    options = dict(zip(words, words[1:], strict=False))
+    options = dict(itertools.pairwise(words))
     devices, strategy = options.get("--trainer.devices", devices), options.get("--trainer.strategy", strategy)
     return str(devices) == "1" and strategy == "auto"
 

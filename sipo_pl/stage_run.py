@@ -17,6 +17,7 @@ from sipo_pl.artifacts import Manifest, atomic_path, input_hash, lock, open_stag
 from sipo_pl.callbacks.even_validation import EvenValidation
 from sipo_pl.callbacks.nan_guard import NaNGuard
 from sipo_pl.callbacks.progress import FitProgress, PredictProgress
+from sipo_pl.callbacks.resume import ResumeCheckpoint
 from sipo_pl.callbacks.writer import UnitWriter
 from sipo_pl.data.unit_data import UnitData
 from sipo_pl.data.units import unit_files, unit_path
@@ -85,7 +86,7 @@ class StageRun:
     ) -> None:
         self.stage, self.recipe, self.model, self.data = stage, recipe, model, data
         self.folder = recipe.layout.stage(stage)
-        if rank_zero_only.rank == 0:
+        if getattr(rank_zero_only, "rank", 0) == 0:
             self._lock = ExitStack()  # held until the process ends
             self._lock.enter_context(lock(self.folder))
         inputs = {**getattr(data, "inputs", {}), **model.inputs}
@@ -106,28 +107,26 @@ class StageRun:
 
     # fit
 
-    def fit_callbacks(self, options: Saving) -> list[Callback]:
+    def fit_callbacks(self, saving: Saving) -> list[Callback]:
         """Return the callbacks of a fit."""
-        checkpoints = self.folder / "checkpoints"
-        best = ModelCheckpoint(checkpoints, "best", monitor="val/loss", enable_version_counter=False)
-        last = ModelCheckpoint(
-            checkpoints, "last", every_n_train_steps=options.save_every, enable_version_counter=False
-        )
-        return [EvenValidation(options.validations), NaNGuard(), FitProgress(self.stage), best, last]
+        best = ModelCheckpoint(self.best_checkpoint.parent, "best", monitor="val/loss", enable_version_counter=False)
+        resume = ResumeCheckpoint(self.resume_checkpoint, saving.save_every)
+        return [EvenValidation(saving.validations), NaNGuard(), FitProgress(self.stage), best, resume]
 
     @property
-    def last_checkpoint(self) -> Path | None:
-        path = self.folder / "checkpoints" / "last.ckpt"
-        return path if path.exists() else None
+    def resume_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
 
     @property
     def best_checkpoint(self) -> Path:
         return self.folder / "checkpoints" / "best.ckpt"
 
-    def fit(self, trainer: Trainer, options: Saving, **arguments: Any) -> None:
+    def fit(self, trainer: Trainer, saving: Saving, **arguments: Any) -> None:
         """Fit, resuming from the last checkpoint, then write the adapter and mark the stage complete."""
         assert isinstance(self.model, PreferenceModule)
-        resume = arguments.pop("ckpt_path", None) or self.last_checkpoint
+        resume = arguments.pop("ckpt_path", None) or (
+            self.resume_checkpoint if self.resume_checkpoint.exists() else None
+        )
         if resume:
             log.info("%s: resuming from %s", self.stage, resume)
         trainer.fit(self.model, datamodule=self.data, ckpt_path=resume, weights_only=True, **arguments)
@@ -138,7 +137,7 @@ class StageRun:
         if not trainer.is_global_zero:
             return
         kept: dict[str, Any] = {"steps": trainer.global_step}
-        if options.keep == "best":
+        if saving.keep == "best":
             kept |= self._load_best()
         base = self.recipe.base_model
         write_adapter(self.folder / "adapter", self.model.adapter(), base_model=base)

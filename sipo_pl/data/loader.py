@@ -85,6 +85,7 @@ class PairLoader:
         self.reference: dict[RowKey, float] = {}
         self.sampler, self.batch_sampler = self, None  # where the trainer looks for set_epoch
         self.epoch = 0
+        self.start = 0  # micro-batches that the next iteration leaves out: an earlier process trained on them
         self.position = 0  # micro-batches of this epoch that were handed out
 
     def set_epoch(self, epoch: int) -> None:
@@ -95,10 +96,11 @@ class PairLoader:
         return len(self._plan())
 
     def __iter__(self) -> Iterator[PairBatch]:
+        # the trainer never asks for more than it was told there is: nothing after the loop would ever run
+        self.position, self.start = self.start, 0
         for indices, step_pairs in self._plan()[self.position :]:
             self.position += 1
             yield collate_pairs([self.pairs[i] for i in indices], self.reference, step_pairs)
-        self.position = 0
 
     def peek(self) -> PairBatch:
         """Return the first micro-batch of the epoch, without handing it out."""
@@ -111,7 +113,7 @@ class PairLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from a checkpoint's position."""
-        self.position = state["position"]
+        self.start = state["position"]
 
     @property
     def steps_per_epoch(self) -> int:

@@ -16,7 +16,8 @@ def preference_pairs(
     Returns:
         The pairs, and how many rows were left out by reason: a tie in the objective, or longer than `max_length`.
     """
-    pairs, dropped = [], Counter[str]()
+    pairs: list[TrainingPair] = []
+    dropped = Counter[str]()
     for row in rows:
         preferred = row["preferred"][objective]
         if preferred == -1:
@@ -36,7 +37,8 @@ def realignment_pairs(
     Returns:
         The pairs, two a row, and how many were left out by reason.
     """
-    pairs, dropped = [], Counter[str]()
+    pairs: list[TrainingPair] = []
+    dropped = Counter[str]()
     for row in rows:
         responses = (row["response_0"], row["response_1"])
         first = row["preferred"][first_objective]

@@ -1,9 +1,11 @@
 """DataModule of preference pairs: training and validation micro-batches for alignment and re-alignment."""
 
 import logging
+import random
 from pathlib import Path
 from typing import Literal
 
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 
 from sipo_pl.artifacts import read_jsonl
@@ -27,6 +29,7 @@ class PreferenceData(LightningDataModule):
         micro_batch_size: pairs in one forward; an optimizer step takes trainer.accumulate_grad_batches of them
         eval_batch_size: pairs in one forward of validation
         max_length: longest template + response + EOS in tokens; longer pairs are left out and counted
+        max_pairs: train on that many pairs, drawn by the recipe's seed; all where not given
     """
 
     def __init__(
@@ -37,11 +40,13 @@ class PreferenceData(LightningDataModule):
         micro_batch_size: int = 1,
         eval_batch_size: int = 6,
         max_length: int = 512,
+        max_pairs: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         recipe.objective(objective)
         self.recipe, self.objective, self.source = recipe, objective, source
         self.micro_batch_size, self.eval_batch_size, self.max_length = micro_batch_size, eval_batch_size, max_length
+        self.max_pairs = max_pairs
         self.loaders: dict[str, PairLoader] = {}
 
     @property
@@ -75,7 +80,15 @@ class PreferenceData(LightningDataModule):
         else:
             path = layout.pairs("train")
             pairs, dropped = preference_pairs(read_jsonl(path), self.objective, template, self.max_length)  # type: ignore[arg-type]
-        return self._checked(path, pairs, dropped)
+        return self._draw(self._checked(path, pairs, dropped))
+
+    def _draw(self, pairs: list[TrainingPair]) -> list[TrainingPair]:
+        """Return `max_pairs` of the pairs, in their order."""
+        if self.max_pairs is None or self.max_pairs >= len(pairs):
+            return pairs
+        drawn = random.Random(self.recipe.seed).sample(range(len(pairs)), self.max_pairs)
+        log.info("%d of them drawn for training", len(drawn))
+        return [pairs[index] for index in sorted(drawn)]
 
     def _validation_pairs(self, template: PromptTemplate) -> list[TrainingPair]:
         path = self.recipe.layout.pairs("validation")

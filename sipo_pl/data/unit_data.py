@@ -33,7 +33,8 @@ class Unit:
 class UnitModule(Protocol):
     """What a prediction module tells of its inputs."""
 
-    prompts: Path | None  # file of prompts to be cut into units, or
+    prompts: Path | None  # file of prompts to be cut into units,
+    max_rows: int | None  # of which the first rows are taken, or
     sources: Sequence[str]  # earlier stages whose units are read, the same index of each
 
 
@@ -57,8 +58,10 @@ class UnitData(LightningDataModule):
         self.folder, self._module = folder, module
         if module.prompts is None:
             return len(unit_files(self.recipe.layout.stage(module.sources[0])))
-        rows = read_jsonl(module.prompts, ["prompt_id", "prompt"])
-        unique = list({row["prompt_id"]: {"prompt_id": row["prompt_id"], "prompt": row["prompt"]} for row in rows}.values())
+        rows = read_jsonl(module.prompts, ["prompt_id", "prompt"])[: module.max_rows]
+        unique = list(
+            {row["prompt_id"]: {"prompt_id": row["prompt_id"], "prompt": row["prompt"]} for row in rows}.values()
+        )
         if not unique:
             raise UserError(f"{module.prompts}: no prompts, so that there is nothing to sample")
         self._chunks = [unique[start : start + self.unit_prompts] for start in range(0, len(unique), self.unit_prompts)]

@@ -32,7 +32,7 @@ class Measure(PredictionModule):
         self.sources = (f"evaluate-{policies}",)
         self.batch_tokens = batch_tokens
         self.rewards: dict[str, Reward] = {
-            objective.name: instantiate(objective.reward, Reward, f"objectives.{objective.name}.reward")
+            objective.name: instantiate(objective.reward, Reward, f"objectives.{objective.name}.reward")  # type: ignore[type-abstract]
             for objective in recipe.objectives
             if objective.reward
         }

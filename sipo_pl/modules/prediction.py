@@ -30,6 +30,7 @@ class PredictionModule(LightningModule):
     """
 
     prompts: Path | None = None
+    max_rows: int | None = None
     sources: Sequence[str] = ()
 
     def __init__(self, recipe: Recipe, policies: PolicyStage) -> None:

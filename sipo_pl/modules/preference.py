@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from sipo_pl.artifacts import file_hash
@@ -107,9 +108,9 @@ class PreferenceModule(LightningModule):
         self.stack.train_ranks(self.lora.r, self.lora.alpha, self.recipe.seed)
         self.model = model
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self.optimizer(parameters)  # type: ignore[operator]
+        optimizer = self.optimizer(parameters)
         schedule = cosine_with_warmup(self.total_steps, self.warmup)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
@@ -122,7 +123,7 @@ class PreferenceModule(LightningModule):
 
     @property
     def _data(self) -> PreferenceData:
-        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
         """Compute the reference log-probabilities that no earlier fit has, and check that the fit starts at them."""
@@ -209,7 +210,7 @@ class PreferenceModule(LightningModule):
         trained = trained_factors(self.stack)
         return concatenate(read_adapter(self.first_adapter).factors, trained) if self.first_adapter else trained
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the ranks in training only."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in trained}

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from jsonargparse.typing import PositiveInt
+
 from sipo_pl.data.marks import MarkRules, mark_duplicates
 from sipo_pl.data.unit_data import PROMPTS, Unit
 from sipo_pl.errors import UsageError
@@ -21,6 +23,7 @@ class Sample(GenerationModule):
         recipe: what the stages share
         policies: the stage whose policies are fused
         split: train_conflict samples candidates at recipe.sample_weights, test answers at recipe.evaluate_weights
+        max_rows: take the first so many conflicting pairs, or test prompts; all where not given
         samples_per_weight: responses for each prompt and weight; one where decoding is greedy
         base: also answer with the base model alone
         round: number of the self-improvement round, part of every sample_id
@@ -33,7 +36,8 @@ class Sample(GenerationModule):
         recipe: Recipe,
         policies: PolicyStage = "align",
         split: Literal["train_conflict", "test"] = "train_conflict",
-        samples_per_weight: int = 1,
+        max_rows: PositiveInt | None = None,
+        samples_per_weight: PositiveInt = 1,
         base: bool = False,
         round: int = 1,
         decoding: Decoding = Decoding(),  # noqa: B008 (frozen)
@@ -42,7 +46,8 @@ class Sample(GenerationModule):
         super().__init__(recipe, policies, decoding, marks)
         if samples_per_weight > 1 and decoding.temperature == 0:
             raise UsageError("samples_per_weight: greedy decoding gives one response; set decoding.temperature above 0")
-        self.split, self.samples_per_weight, self.round = split, samples_per_weight, round
+        self.split, self.max_rows = split, max_rows
+        self.samples_per_weight, self.round = samples_per_weight, round
         plan = recipe.sample_weights if split == "train_conflict" else recipe.evaluate_weights
         # a request's weights cover the policies and, last, the base
         self.points = {point_name(point): (*point, 0.0) for point in plan.resolve(recipe.objective_names)}

@@ -102,7 +102,9 @@ class CritiquePrompts:
         first line that only announces the rewrite is left out. Blanks around are left out. May be empty.
         """
         text = _before(self._rewrite_heading, generated).strip()
-        return text if self.kind == "plain" else _ANNOUNCEMENT.sub("", text, count=1).strip()
+        if self.kind == "chat" and (announcement := _ANNOUNCEMENT.match(text)):
+            text = text[announcement.end() :].strip()
+        return text
 
     def _read(
         self, file: str | Path | None, task: Literal["review", "rewrite"], required: set[str]

