@@ -143,6 +143,10 @@ def parse_lines(lines: Iterable[bytes], path: Path) -> Iterator[tuple[str, dict[
             if not text:
                 continue
             row = json.loads(text)
+            if b"\\ud" in line.lower():  # perhaps half of an escaped pair, which no file and no tokenizer can hold
+                canonical_json(row).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{location}: not Unicode text: a lone surrogate such as \\ud83d") from None
         except UnicodeDecodeError as error:
             raise UserError(f"{location}: not UTF-8 text: {error}") from None
         except json.JSONDecodeError as error:
@@ -205,7 +209,7 @@ class Manifest:
         try:
             return cls(**value)
         except TypeError:
-            raise UserError(f"{path}: not a manifest of this program; choose another folder or --overwrite") from None
+            raise UserError(f"{path}: not a manifest of this program; remove it or choose another run_dir") from None
 
     def write(self, folder: Path) -> None:
         """Write the manifest into `folder`, atomically."""
@@ -245,11 +249,11 @@ def open_stage(
         found = None
     if found is not None:
         differences = [*_differences(found.keys, keys), *_differences(found.inputs, inputs, "input ")]
+        if found.stage != stage:
+            differences = [f"stage: {found.stage!r} there, {stage!r} asked"]
         if not differences:
             return found
         if found.complete or _visible(folder) != [folder / MANIFEST]:  # else nothing is made yet, so nothing is lost
-            if found.stage != stage:
-                differences = [f"stage: {found.stage!r} there, {stage!r} asked"]
             raise UserError(
                 f"{folder} was made by other settings: {'; '.join(differences[:5])}"
                 f"{'; …' if len(differences) > 5 else ''} (--overwrite makes it anew)"

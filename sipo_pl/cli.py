@@ -3,12 +3,16 @@
 Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped and resumable.
 """
 
-import argparse
 import importlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 from sipo_pl import __version__
 from sipo_pl.errors import UsageError, UserError, nearest
@@ -49,13 +53,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"sipo_pl {__version__}")
         return DONE
+    return _guarded(_run, arguments)
+
+
+def check() -> int:
+    """Check the command of the process, its options and config files, without running it; return the exit code."""
+    return _guarded(_check, sys.argv[1:])
+
+
+def _guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int:
+    """Do a command's work; say what goes wrong in one line and return the exit code."""
     from sipo_pl import logs
 
     logs.set_up()
     log = logging.getLogger("sipo_pl")
     command = arguments[0]
     try:
-        return _run(command, arguments)
+        with _stopping():
+            return work(command, arguments)
     except UserError as error:
         log.error("sipo_pl %s: %s", command, error)
         return WRONG_USE if isinstance(error, UsageError) else FAILED
@@ -72,28 +87,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: str, arguments: list[str]) -> int:
     if command in TRAINER_COMMANDS:
-        from lightning.pytorch.utilities.exceptions import SIGTERMException
-
         from sipo_pl import trainer_cli
 
-        try:
-            return trainer_cli.main(arguments)
-        except SIGTERMException:
-            raise KeyboardInterrupt from None
+        return trainer_cli.main(arguments)
     if command not in COMMANDS:
         raise UsageError(f"no such command{nearest(command, [*TRAINER_COMMANDS, *COMMANDS])}")
     return _small_command(command, arguments[1:])
 
 
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Within the block, let SIGTERM and SIGUSR1 stop the command as SIGINT does; nothing that is written is half."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGUSR1) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check(command: str, arguments: list[str]) -> int:
+    if command in TRAINER_COMMANDS:
+        from sipo_pl import trainer_cli
+
+        trainer_cli.check(arguments)
+    else:
+        _parse_small(command, arguments[1:])
+    return DONE
+
+
 def _small_command(command: str, options: list[str]) -> int:
+    function, values = _parse_small(command, options)
+    return function(**values) or DONE
+
+
+def _parse_small(command: str, options: list[str]) -> tuple[Callable[..., int | None], dict[str, Any]]:
     from sipo_pl.small_cli import parse
 
     module, _, name = COMMANDS[command][0].partition(":")
     function = getattr(importlib.import_module(module), name)
-    try:
-        return function(**parse(command, function, options)) or DONE
-    except argparse.ArgumentError as error:
-        raise UsageError(str(error)) from None
+    return function, parse(command, function, options)
 
 
 def _overview() -> str:

@@ -12,6 +12,19 @@ class UsageError(UserError):
     """A command, option or config key is wrong. Exit code 2."""
 
 
+class SettingError(UsageError):
+    """The value of a setting is wrong.
+
+    Args:
+        key: dotted key of the setting in the recipe, by which whoever read the files can say the line
+        problem: what is wrong
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}")
+        self.key, self.problem = key, problem
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest of `known`, or the list of them where none is close."""
     known = sorted(set(known))

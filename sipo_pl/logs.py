@@ -25,7 +25,8 @@ def set_up() -> None:
 
 def quiet_libraries() -> None:
     """Keep the libraries' adverts and loading bars away. Call after their import, which sets their levels."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "DeepSpeed", "torch.distributed"):
+    quiet_deepspeed()
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for module in ("lightning", "torch.jit", "jsonargparse"):
         warnings.filterwarnings("ignore", module=module)
@@ -34,6 +35,15 @@ def quiet_libraries() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
+
+def quiet_deepspeed() -> None:
+    """Keep DeepSpeed's warnings away, whenever it is imported; a filter outlasts the level that it sets then."""
+    logging.getLogger("DeepSpeed").addFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def log_to(path: Path) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import yaml
 
-from sipo_pl.config_errors import explain
+from sipo_pl.config_check import check_config_files, parser_options, refuse_stage_config
+from sipo_pl.config_errors import explain, find_place
 from sipo_pl.config_files import find_config, load_yaml
 from sipo_pl.errors import UsageError, nearest
 from sipo_pl.recipe import Recipe
 from sipo_pl.small_cli import make_recipe, recipe_parser
-from sipo_pl.trainer_stages import TRAINER_STAGES
+from sipo_pl.trainer_stages import SMALL_STAGES, TRAINER_STAGES
 
-SMALL_STAGES = ("prepare", "combine", "filter", "report")
 RECIPE = "recipe"
 
 
@@ -78,10 +78,13 @@ def parse_recipe(name: str, overrides: Overrides) -> Recipe:
     """
     parser = recipe_parser()
     words = ["--config", name, *overrides.recipe_options()]
+    refuse_stage_config(name)
+    check_config_files(words, parser)
     try:
-        return make_recipe(parser.parse_args(words))
+        values = parser.parse_args(words)
     except argparse.ArgumentError as error:
-        raise explain(error, words, list(parser.get_defaults().keys())) from None
+        raise explain(error, words, parser_options(parser), f"{RECIPE}.") from None
+    return make_recipe(values, lambda key: find_place(key, words, group=f"{RECIPE}."))
 
 
 def _check_target(target: str, where: str) -> None:

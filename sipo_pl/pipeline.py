@@ -11,16 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from sipo_pl import logs
-from sipo_pl.artifacts import Manifest, content_hash, file_hash, lock, read_json, write_json
+from sipo_pl.artifacts import Manifest, content_hash, file_hash, input_hash, lock, read_json, write_json
+from sipo_pl.cli import RESUMABLE
 from sipo_pl.config_files import find_config, load_yaml
 from sipo_pl.errors import UsageError, nearest
 from sipo_pl.overrides import Overrides, parse_recipe
 from sipo_pl.recipe import STAGES, Recipe
-from sipo_pl.stage_process import run_stage
+from sipo_pl.stage_process import check_stages, run_stage
 from sipo_pl.trainer_stages import TRAINER_STAGES
 
 log = logging.getLogger("sipo_pl")
 
+NEEDS = {  # a stage and the one without which it has nothing to do
+    "measure-align": "evaluate-align",
+    "evaluate-realign": "realign",
+    "measure-realign": "evaluate-realign",
+}
+CONFIG_SUFFIX = ".yaml"
+LONGEST_NAME = 1024  # of a file; longer text names none
 REQUEST = "request.json"  # what `run` asked of a stage; lets it skip the stage without starting it
 
 
@@ -90,10 +98,9 @@ def run(
 
 def build_graph(recipe: Recipe) -> list[Node]:
     """Return the run's stages in order, without those that are switched off or have nothing to do."""
-    for name in recipe.stages:
-        if name not in STAGES:
-            raise UsageError(f"stages: no stage {name!r}{nearest(name, STAGES)}")
     on = {name: recipe.stages.get(name, True) for name in STAGES}
+    for name, needed in NEEDS.items():
+        on[name] = on[name] and on[needed]
     rewrites = on["review"] and on["rewrite"]
     names = recipe.objective_names
     aligned = tuple(f"align-{objective.name}" for objective in recipe.objectives if not objective.adapter)
@@ -156,6 +163,12 @@ def _run_nodes(
     run_dir = recipe.layout.run_dir
     timings = Timings(run_dir / "timings.json")
     log.info("run %s: %d stages in %s", recipe.name, len(nodes), run_dir)
+    requests = {node.name: _request(node, plan[node.name], recipe, recipe_name) for node in nodes}
+    waiting = [node for node in nodes if overwrite or not _is_complete(run_dir / node.name, requests[node.name])]
+    commands = {node.config: plan[node.name] for node in reversed(waiting)}  # one of each config is enough
+    if waiting and (code := check_stages(list(reversed(commands.values())))):
+        log.error("nothing was run")
+        return code
     for number, node in enumerate(nodes, start=1):
         folder, words = run_dir / node.name, plan[node.name]
         request = _request(node, words, recipe, recipe_name)
@@ -165,8 +178,11 @@ def _run_nodes(
         log.info("[%d/%d] %s", number, len(nodes), node.name)
         log.debug("sipo_pl %s", shlex.join(words))
         start = time.monotonic()
-        code = run_stage([*words, *(["--overwrite", "true"] if overwrite else [])])
+        code = run_stage([*words, *(["--overwrite"] if overwrite else [])])
         timings.add(node.name, time.monotonic() - start)
+        if code == RESUMABLE:
+            log.info("stopped in %s; the same `run` goes on from here", node.name)
+            return code
         if code != 0:
             log.error("%s ended with exit code %d; its command: sipo_pl %s", node.name, code, shlex.join(words))
             log.error("log: %s; the same `run` goes on from here", run_dir / "run.log")
@@ -187,9 +203,20 @@ def _request(node: Node, words: list[str], recipe: Recipe, recipe_name: str) -> 
     if node.config == "prepare":
         paths = [*recipe.data.train, *recipe.data.validation, *recipe.data.test]
         inputs |= {str(i): file_hash(Path(path)) for i, path in enumerate(paths)}
+    inputs |= {one.name: input_hash(Path(one.adapter), "") for one in recipe.objectives if one.adapter}
     texts = {"config": load_yaml(config), "recipe": load_yaml(find_config(recipe_name))}
     options = words[words.index("--config") + 2 :]
+    inputs |= {name: file_hash(Path(name)) for name in _files_named_in([texts, options])}
     return {"verb": words[0], "options": options, "texts": content_hash(texts), "inputs": inputs}
+
+
+def _files_named_in(value: Any) -> set[str]:
+    """Return the strings anywhere in a value that name a file, such as a prompt file."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return {name for one in inner for name in _files_named_in(one)}
+    is_name = isinstance(value, str) and len(value) < LONGEST_NAME and not value.endswith(CONFIG_SUFFIX)
+    return {value} if is_name and Path(value).is_file() else set()
 
 
 def _is_complete(folder: Path, request: dict[str, Any]) -> bool:

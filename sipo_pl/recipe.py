@@ -1,6 +1,6 @@
 """What the stages of a run share: objectives, base model, data, template, seed. Plain data, quick to import."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ STAGES = (
 )
 
 
+DEFAULT_GRID = 0.2
+
 Component = dict[str, Any]  # {class_path: import path of a class, init_args: its keyword arguments}, see `components`
 
 
@@ -52,19 +54,28 @@ class Objective:
     adapter: str | None = None
 
 
+DEFAULT_TEXT = {"plain": "BEGINNING OF CONVERSATION: USER: {raw_prompt} ASSISTANT:", "chat": "{raw_prompt}"}
+
+
 @dataclass
 class Template:
     """How a prompt is put to the model.
 
     Args:
-        kind: chat uses the tokenizer's chat template, plain fills the text below
-        text: the plain template, with the field {raw_prompt}
+        kind: chat uses the tokenizer's chat template, plain puts the text below to the model as it stands
+        text: text with the field {raw_prompt}; for chat the user's message, the prompt alone where not given, for plain
+            the template of HelpSteer and BeaverTails where not given
         system: system message of the chat template; the template's own default where not given
     """
 
     kind: Literal["chat", "plain"] = "plain"
-    text: str = "BEGINNING OF CONVERSATION: USER: {raw_prompt} ASSISTANT:"
+    text: str | None = None
     system: str | None = None
+
+    @property
+    def pattern(self) -> str:
+        """Return the text around a prompt, with the field {raw_prompt}."""
+        return self.text if self.text is not None else DEFAULT_TEXT[self.kind]
 
 
 @dataclass
@@ -96,8 +107,9 @@ class Recipe:
         objectives: the preference dimensions, at least two; weights follow their order
         data: raw data
         template: prompt template
-        sample_weights: weights at which candidates are sampled, and of the interpolated reward models
-        evaluate_weights: weights at which the front is measured
+        sample_weights: weights at which candidates are sampled, and of the interpolated reward models; grid 0.2 where
+            neither grid nor points are given
+        evaluate_weights: weights at which the front is measured; likewise, with the corners
         beta: scale of the implicit reward, in losses and in the filter
         dtype: dtype of the base model; adapters train in float32
         seed: seed of every draw
@@ -111,14 +123,19 @@ class Recipe:
     objectives: list[Objective]
     data: Data
     template: Template = field(default_factory=Template)
-    sample_weights: WeightPlan = field(default_factory=lambda: WeightPlan(grid=0.2))
-    evaluate_weights: WeightPlan = field(default_factory=lambda: WeightPlan(grid=0.2, corners=True))
+    sample_weights: WeightPlan = field(default_factory=WeightPlan)
+    evaluate_weights: WeightPlan = field(default_factory=lambda: WeightPlan(corners=True))
     beta: float = 0.1
     dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = 42
     run_dir: str | None = None
     stages: dict[str, bool] = field(default_factory=dict)
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        # a default in the field itself would stay beside the points that a recipe gives
+        self.sample_weights = _with_grid(self.sample_weights)
+        self.evaluate_weights = _with_grid(self.evaluate_weights)
 
     @property
     def objective_names(self) -> list[str]:
@@ -144,6 +161,10 @@ class Recipe:
             "dtype": self.dtype,
             "seed": self.seed,
         }
+
+
+def _with_grid(plan: WeightPlan) -> WeightPlan:
+    return plan if plan.points or plan.grid is not None else replace(plan, grid=DEFAULT_GRID)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ from typing import Any
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from sipo_pl.config_errors import explain
+from sipo_pl.config_check import check_config_files, check_stage, parser_options
+from sipo_pl.config_errors import explain, find_place
 from sipo_pl.config_files import find_config
+from sipo_pl.errors import SettingError, UsageError
 from sipo_pl.recipe import Recipe
+from sipo_pl.recipe_check import check_recipe
 
 
 class ShippedConfigFile(ActionConfigFile):
@@ -20,6 +23,7 @@ class ShippedConfigFile(ActionConfigFile):
         super().__call__(parser, cfg, str(find_config(values)) if isinstance(values, str) else values, option_string)
 
 
+STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}  # of every parser
 OPTION_OF = {"first": "from"}  # a keyword of the language cannot name an argument
 
 
@@ -30,21 +34,24 @@ def parse(command: str, function: Callable[..., Any], options: list[str]) -> dic
         UsageError: anything that the parser refuses, in one line that names file and key.
     """
     description = (inspect.getdoc(function) or "").split("\n")[0]
-    parser = ArgumentParser(prog=f"sipo_pl {command}", description=description, exit_on_error=False)
+    parser = ArgumentParser(prog=f"sipo_pl {command}", description=description, **STRICT)
     if command == "run":
         _add_run_options(parser)
     else:
         help_text = "YAML file, or the bare name of a shipped one; a later one overrides"
         parser.add_argument("-c", "--config", action=ShippedConfigFile, help=help_text)
         parser.add_argument("--stage", type=str, default=command, help="stage that this config belongs to")
-        parser.add_function_arguments(function, skip={"recipe"})
+        parser.add_function_arguments(function, skip={"recipe", "overwrite"})
+        add_overwrite(parser)
         add_recipe(parser)
+        check_stage(command, options)
+        check_config_files(options, parser)
     try:
         values = parser.parse_args(options)
     except argparse.ArgumentError as error:
-        raise explain(error, options, list(parser.get_defaults().keys())) from None
+        raise explain(error, options, parser_options(parser)) from None
     if "recipe" in values:
-        values["recipe"] = make_recipe(values["recipe"])
+        values["recipe"] = make_recipe(values["recipe"], lambda key: find_place(f"recipe.{key}", options))
     return {name: values[OPTION_OF.get(name, name)] for name in inspect.signature(function).parameters}
 
 
@@ -53,18 +60,36 @@ def add_recipe(parser: ArgumentParser) -> None:
     parser.add_class_arguments(Recipe, "recipe", sub_configs=True, help="what all stages of a run share")
 
 
+def add_overwrite(parser: ArgumentParser) -> None:
+    """Add the option of every stage that makes it anew."""
+    parser.add_argument("--overwrite", action="store_true", help="remove what the stage's folder holds")
+
+
 def recipe_parser() -> ArgumentParser:
     """Return a parser of a recipe alone, with `--config FILE` and `--KEY`."""
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(**STRICT)
     parser.add_argument("-c", "--config", action=ShippedConfigFile)
     parser.add_class_arguments(Recipe, None, sub_configs=True)
     return parser
 
 
-def make_recipe(values: Namespace) -> Recipe:
-    """Return the recipe that parsed values describe."""
+def make_recipe(values: Namespace, find: Callable[[str], str]) -> Recipe:
+    """Return the recipe that parsed values describe, checked.
+
+    Args:
+        values: what a parser read.
+        find: returns where a key of the recipe stands, for errors: the option, or file and line.
+
+    Raises:
+        UsageError: a recipe that cannot be right.
+    """
     made = recipe_parser().instantiate(values)
-    return Recipe(**{key: value for key, value in vars(made).items() if key != "config"})
+    recipe = Recipe(**{key: value for key, value in vars(made).items() if key != "config"})
+    try:
+        check_recipe(recipe)
+    except SettingError as error:
+        raise UsageError(f"{find(error.key)}: {error.problem}") from None
+    return recipe
 
 
 def _add_run_options(parser: ArgumentParser) -> None:

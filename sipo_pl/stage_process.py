@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 from sipo_pl import cli
@@ -26,10 +27,19 @@ def run_stage(words: Sequence[str]) -> int:
     The process dies with this one. A signal to stop is handed on to it.
     """
     if sys.platform == "linux" and _single_device(words):
-        return _forked(list(words))
+        return _forked(_child, list(words))
     process = subprocess.Popen([sys.executable, "-m", "sipo_pl", *words], start_new_session=True)
-    with _handing_on(lambda number: os.killpg(process.pid, number)):
-        return _exit_code(process.wait())
+    with _handing_on(lambda number: os.killpg(process.pid, number)) as handed:
+        code = process.wait()
+    return _exit_code(code, handed)
+
+
+def check_stages(commands: Sequence[Sequence[str]]) -> int:
+    """Check stages' commands, options and configs, in a process of its own; return its exit code, 0 if all are right.
+
+    So a misspelt key of the last stage is found before the first one runs.
+    """
+    return _forked(_check_child, [list(words) for words in commands]) if sys.platform == "linux" else cli.DONE
 
 
 def _single_device(words: Sequence[str]) -> bool:
@@ -43,37 +53,58 @@ def _single_device(words: Sequence[str]) -> bool:
     return str(devices) == "1" and strategy == "auto"
 
 
-def _forked(words: list[str]) -> int:
+def _forked(target: Callable[[Any, dict[str, str]], None], words: list[Any]) -> int:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sipo_pl.preload"])
-    process: Any = context.Process(target=_child, args=(words, dict(os.environ)))
+    process: Any = context.Process(target=target, args=(words, dict(os.environ)))
     process.start()
-    with _handing_on(lambda number: os.kill(process.pid, number)):
+    with _handing_on(lambda number: os.kill(process.pid, number)) as handed:
         process.join()
-    return _exit_code(process.exitcode)
+    return _exit_code(process.exitcode, handed)
 
 
 def _child(words: list[str], environment: dict[str, str]) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.environ.clear()
-    os.environ.update(environment)
+    _settle(environment)
     sys.argv = ["sipo_pl", *words]
     sys.exit(cli.main())
 
 
+def _check_child(commands: list[list[str]], environment: dict[str, str]) -> None:
+    _settle(environment)
+    for words in commands:
+        sys.argv = ["sipo_pl", *words]
+        if code := cli.check():
+            sys.exit(code)
+
+
+def _settle(environment: dict[str, str]) -> None:
+    """Take over the environment of the run, and die when it dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
 @contextmanager
-def _handing_on(send: Any) -> Iterator[None]:
-    """Within the block, hand SIGTERM, SIGINT and SIGUSR1 on to the stage instead of dying of them."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {number: signal.signal(number, lambda got, frame: send(got)) for number in numbers}
+def _handing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
+    """Within the block, hand SIGTERM, SIGINT and SIGUSR1 on to the stage instead of dying of them; list them."""
+    handed: list[int] = []
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        handed.append(number)
+        with suppress(ProcessLookupError):  # it ended by itself
+            send(number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     try:
-        yield
+        yield handed
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _exit_code(code: int | None) -> int:
+def _exit_code(code: int | None, handed: Sequence[int]) -> int:
+    if code and handed:  # even where the signal met a process that had not yet learnt what to do with it
+        return cli.RESUMABLE
     if code is None:
         return cli.FAILED
     return code if code >= 0 else 128 - code

@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sipo_pl.artifacts import Manifest, atomic_path, input_hash, lock, open_stage, read_jsonl
 from sipo_pl.callbacks.even_validation import EvenValidation
@@ -73,6 +74,7 @@ class StageRun:
         data: the stage's data
         settings: the resolved config of the stage
         overwrite: remove what the folder holds
+        held: takes the lock of the folder, and frees it when it is closed
     """
 
     def __init__(
@@ -83,12 +85,12 @@ class StageRun:
         data: LightningDataModule,
         settings: Mapping[str, Any],
         overwrite: bool,
+        held: ExitStack,
     ) -> None:
         self.stage, self.recipe, self.model, self.data = stage, recipe, model, data
         self.folder = recipe.layout.stage(stage)
         if getattr(rank_zero_only, "rank", 0) == 0:
-            self._lock = ExitStack()  # held until the process ends
-            self._lock.enter_context(lock(self.folder))
+            held.enter_context(lock(self.folder))
         inputs = {**getattr(data, "inputs", {}), **model.inputs}
         hashes = {name: input_hash(path, command) for name, (path, command) in inputs.items()}
         hashes["base model"] = weights_hash(recipe.base_model)
@@ -129,9 +131,8 @@ class StageRun:
         )
         if resume:
             log.info("%s: resuming from %s", self.stage, resume)
-        trainer.fit(self.model, datamodule=self.data, ckpt_path=resume, weights_only=True, **arguments)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        with stoppable(trainer):
+            trainer.fit(self.model, datamodule=self.data, ckpt_path=resume, weights_only=True, **arguments)
         if trainer.global_step < self.model.total_steps:
             raise UserError(f"{self.stage}: stopped at step {trainer.global_step} of {self.model.total_steps}")
         if not trainer.is_global_zero:
@@ -165,9 +166,8 @@ class StageRun:
 
     def predict(self, trainer: Trainer, **arguments: Any) -> None:
         """Predict the units that are missing, check every id, and mark the stage complete."""
-        trainer.predict(self.model, datamodule=self.data, return_predictions=False, **arguments)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        with stoppable(trainer):
+            trainer.predict(self.model, datamodule=self.data, return_predictions=False, **arguments)
         if trainer.is_global_zero:
             self._finish_units()
 
@@ -185,6 +185,19 @@ class StageRun:
                 )
             rows += len(found)
         self.manifest.finish(self.folder, unit_files(self.folder), rows=rows)
+
+
+@contextmanager
+def stoppable(trainer: Trainer) -> Iterator[None]:
+    """Within the block, raise KeyboardInterrupt where the trainer, told to stop, would end the process by itself."""
+    try:
+        yield
+    except SIGTERMException:
+        raise KeyboardInterrupt from None
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def result_keys(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from typing import Any, Literal
 
 import yaml
@@ -14,14 +15,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from sipo_pl import logs
 from sipo_pl.checkpoint_io import AtomicCheckpointIO
 from sipo_pl.components import import_class
-from sipo_pl.config_errors import explain
-from sipo_pl.config_files import find_config, load_yaml
-from sipo_pl.errors import UsageError, nearest
-from sipo_pl.small_cli import ShippedConfigFile, add_recipe, make_recipe
+from sipo_pl.config_check import check_config_files, check_stage, parser_options
+from sipo_pl.config_errors import explain, find_place
+from sipo_pl.small_cli import STRICT, ShippedConfigFile, add_overwrite, add_recipe, make_recipe
 from sipo_pl.stage_run import Saving, StageRun
 from sipo_pl.trainer_stages import DEFAULT_STAGE, EVALUATION_VERBS, TRAINER_STAGES, TrainerStage
 
 log = logging.getLogger("sipo_pl")
+
+
+class Checked(Exception):
+    """A command was checked and found right."""
 
 
 class StageCLI(LightningCLI):
@@ -30,10 +34,16 @@ class StageCLI(LightningCLI):
     Args:
         verb: fit, validate, test or predict.
         stage_name: a key of `TRAINER_STAGES`.
+        arguments: the options, which are those of `sys.argv`.
+        held: what the stage holds while it runs, to be closed by the caller.
+        only_check: raise `Checked` when module and data are made, and before anything is touched.
     """
 
-    def __init__(self, verb: str, stage_name: str) -> None:
-        self.verb, self.stage_name = verb, stage_name
+    def __init__(
+        self, verb: str, stage_name: str, arguments: Sequence[str], held: ExitStack, *, only_check: bool = False
+    ) -> None:
+        self.verb, self.stage_name, self.arguments = verb, stage_name, arguments
+        self.held, self.only_check = held, only_check
         self.stage: TrainerStage = TRAINER_STAGES[stage_name]
         super().__init__(
             import_class(self.stage.module),
@@ -49,7 +59,7 @@ class StageCLI(LightningCLI):
                 "logger": True,
                 "num_sanity_val_steps": 0,  # would validate before the reference is there
             },
-            parser_kwargs={"prog": "sipo_pl", "exit_on_error": False, verb: {"exit_on_error": False}},
+            parser_kwargs={"prog": "sipo_pl", **STRICT, verb: dict(STRICT)},  # a copy: Lightning adds to it
         )
 
     # parser
@@ -77,7 +87,7 @@ class StageCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--stage", type=str, default=self.stage_name, help="stage that this config belongs to")
         add_recipe(parser)
-        parser.add_argument("--overwrite", type=bool, default=False, help="remove what the stage's folder holds")
+        add_overwrite(parser)
         if self.stage.per_objective:
             parser.add_argument("--objective", type=str, required=True, help="objective whose policy is trained")
             parser.link_arguments("objective", "model.objective")
@@ -87,6 +97,14 @@ class StageCLI(LightningCLI):
             help_text = "policies of the first alignment (align) or of the re-alignment (realign)"
             parser.add_argument("--policies", type=Literal["align", "realign"], default="align", help=help_text)
             parser.link_arguments("policies", "model.policies")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        own = self._subcommand_parsers[self.verb]
+        check_config_files(self.arguments, own)
+        try:
+            super().parse_arguments(parser, args)
+        except argparse.ArgumentError as error:
+            raise explain(error, self.arguments, parser_options(own)) from None
 
     def _set_seed(self) -> None:
         """Leave the seed to `before_instantiate_classes`, which knows the recipe."""
@@ -101,7 +119,7 @@ class StageCLI(LightningCLI):
         return self.config[self.verb]
 
     def before_instantiate_classes(self) -> None:
-        self.recipe = make_recipe(self.settings.recipe)
+        self.recipe = make_recipe(self.settings.recipe, lambda key: find_place(f"recipe.{key}", self.arguments))
         seed_everything(self.recipe.seed, verbose=False)
         # a link would do, but the parser makes the source of a link before the dataclasses inside it
         for kind in (LightningModule, LightningDataModule):
@@ -111,13 +129,14 @@ class StageCLI(LightningCLI):
         return kind(*arguments, recipe=self.recipe, **keywords)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self.only_check:
+            raise Checked
         name = self.stage.folder_name(self.stage_name, self.settings.get("objective"), self.settings.get("policies"))
         evaluation = self.verb in EVALUATION_VERBS
         dumped = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
         resolved = yaml.safe_load(dumped)[self.verb]
-        self.run = StageRun(
-            name, self.recipe, self.model, self.datamodule, resolved, self.settings.overwrite and not evaluation
-        )
+        discard = self.settings.overwrite and not evaluation
+        self.run = StageRun(name, self.recipe, self.model, self.datamodule, resolved, discard, self.held)
         config = {**self._get(self.config_init, "trainer"), "use_distributed_sampler": False, "callbacks": None}
         config["default_root_dir"] = config["default_root_dir"] or str(self.run.folder)
         if evaluation or self.verb == "predict":
@@ -170,30 +189,30 @@ def main(arguments: Sequence[str]) -> int:
     logs.quiet_libraries()
     verb = arguments[0]
     stage_name = find_stage(verb, arguments[1:])
-    try:
-        StageCLI(verb, stage_name)
-    except argparse.ArgumentError as error:
-        raise explain(error, arguments) from None
+    with ExitStack() as held:
+        StageCLI(verb, stage_name, arguments[1:], held)
     return 0
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Parse a trainer command and make its module and data, which check what they are given; run nothing.
+
+    Args:
+        arguments: those of `sys.argv`.
+
+    Raises:
+        UsageError: what running the command would raise before it touches a file.
+    """
+    logs.quiet_libraries()
+    stage_name = find_stage(arguments[0], arguments[1:])
+    with suppress(Checked), ExitStack() as held:
+        StageCLI(arguments[0], stage_name, arguments[1:], held, only_check=True)
 
 
 def find_stage(verb: str, arguments: Sequence[str]) -> str:
     """Return the stage that the options name, or that the last config file names with its key `stage`.
 
     Raises:
-        UsageError: an unknown stage, or one of another verb.
+        UsageError: an unknown stage, or one of another command.
     """
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.add_argument("-c", "--config", action="append", default=[])
-    peek.add_argument("--stage")
-    known, _ = peek.parse_known_args(list(arguments))
-    named = known.stage
-    for config in reversed(known.config):
-        named = named or load_yaml(find_config(config)).get("stage")
-    named = named or DEFAULT_STAGE[verb]
-    if named not in TRAINER_STAGES:
-        raise UsageError(f"stage {named!r}: no such trainer stage{nearest(str(named), TRAINER_STAGES)}")
-    own = TRAINER_STAGES[named].verb
-    if verb != own and not (verb in EVALUATION_VERBS and own == "fit"):
-        raise UsageError(f"stage {named!r} runs with `sipo_pl {own}`, not with {verb}")
-    return str(named)
+    return check_stage(verb, arguments) or DEFAULT_STAGE[verb]

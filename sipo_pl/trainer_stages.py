@@ -1,4 +1,4 @@
-"""The stages that a trainer runs: which verb, module and data each has. Plain names, quick to import."""
+"""The stages: which command runs each, and the trainer's module and data. Plain names, quick to import."""
 
 from dataclasses import dataclass
 
@@ -40,5 +40,14 @@ TRAINER_STAGES = {
     "evaluate": TrainerStage("predict", "sipo_pl.modules.sample.Sample", _UNITS, per_policies=True),
     "measure": TrainerStage("predict", "sipo_pl.modules.measure.Measure", _UNITS, per_policies=True),
 }
+SMALL_STAGES = ("prepare", "combine", "filter", "report")  # each a command of its own name
 DEFAULT_STAGE = {"fit": "align", "validate": "align", "test": "align", "predict": "sample"}
 EVALUATION_VERBS = ("validate", "test")  # of a stage whose verb is fit
+
+
+def verbs_of(stage: str) -> tuple[str, ...]:
+    """Return the commands that run a stage, the ordinary one first."""
+    if stage in SMALL_STAGES:
+        return (stage,)
+    verb = TRAINER_STAGES[stage].verb
+    return (verb, *EVALUATION_VERBS) if verb == "fit" else (verb,)

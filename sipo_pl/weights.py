@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sipo_pl.errors import UsageError, nearest
 
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5  # names of points hold six digits a weight, and are read back
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,16 @@
 """Fixtures that many tests share."""
 
+import logging
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny import CHAT_TEMPLATE, make_tiny_model
+from tiny_run import Command, Said, make_talkative_model, sipo_pl, write_recipe
+
+from sipo_pl import cli
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -13,3 +19,47 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny Llama whose tokenizer adds BOS, has no pad token, and knows a chat template."""
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model", chat_template=CHAT_TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def talkative_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny Llama that ends its texts within some ten tokens."""
+    return make_talkative_model(tmp_path_factory.mktemp("talkative") / "model", chat_template=CHAT_TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, talkative_model: Path) -> Path:
+    """Folder of a recipe of two objectives whose whole run, in `run`, is done. Not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    result = sipo_pl("run", "--config", write_recipe(folder, talkative_model))
+    assert result.returncode == 0, result.stderr
+    (folder / "said.txt").write_text(result.stdout + result.stderr)
+    return folder
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Run a command within the tests' own process, as often as wanted."""
+
+    def run(*words: object) -> Said:
+        _drop_handlers()  # they hold the error stream of an earlier test
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["sipo_pl", *map(str, words)])
+        try:
+            code = cli.main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        return Said(code, *capsys.readouterr())
+
+    before = dict(os.environ)
+    yield run
+    _drop_handlers()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def _drop_handlers() -> None:
+    log = logging.getLogger("sipo_pl")
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<s>{{ message['role'] }}\n{{ message['content'] }}</s>\n{% endfor %}"
@@ -20,8 +21,12 @@ def make_tiny_model(
     bos: bool = True,
     pad: bool = False,
     chat_template: str | None = None,
+    spread: float = 0.02,
 ) -> Path:
-    """Write model and tokenizer into `folder` as safetensors; one token a byte, so that lengths are plain to see."""
+    """Write model and tokenizer into `folder` as safetensors; one token a byte, so that lengths are plain to see.
+
+    Weights have the standard deviation `spread`; at 0.3 the next tokens differ by far, so that greedy texts vary.
+    """
     tokenizer = make_tiny_tokenizer(eos=eos, bos=bos, pad=pad, chat_template=chat_template)
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -32,12 +37,27 @@ def make_tiny_model(
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=2048,
+        initializer_range=spread,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_tiny_adapter(folder: Path, base_model: Path, seed: int, *, spread: float = 0.1, **settings: object) -> Path:
+    """Write a LoRA adapter of random weights, through plain peft; `settings` go to its LoraConfig."""
+    chosen = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"], **settings}
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base_model), LoraConfig(task_type="CAUSAL_LM", **chosen)
+    )
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=spread, generator=generator)
+    model.save_pretrained(folder)
     return folder
 
 

@@ -21,7 +21,7 @@ class MarkRules:
     Args:
         ngram: how many words in a row count as one repeatable piece; single characters in scripts without blanks
         max_repeated_share: largest share of such pieces that may have occurred earlier in the text; in [0, 1]
-        line_repeats: a line with a word in it that comes this many times in a row is a collapse; at least 2
+        line_repeats: a line of two words or more that comes this many times in a row is a collapse; at least 2
         longest_word: a longer run of letters and digits is no word, so that its characters are looked at one by one
     """
 
@@ -64,14 +64,20 @@ def repeated_share(text: str, rules: MarkRules = MarkRules()) -> float:
 
 
 def longest_line_run(text: str) -> int:
-    """Return how often a line comes in a row at most; blanks, case and lines without a word do not count."""
+    """Return how often a line of two words or more comes in a row at most.
+
+    Case, blanks around a line, and lines without a word between do not count; code repeats lines of one word.
+    """
     longest = run = 0
-    previous = ""
-    for line in (line.strip().casefold() for line in text.splitlines()):
-        if not any(character.isalnum() for character in line):
+    previous: list[str] = []
+    for line in text.splitlines():
+        words = _PIECE.findall(line.casefold())
+        if not words:
             continue
-        run = run + 1 if line == previous else 1
-        longest, previous = max(longest, run), line
+        run = run + 1 if words == previous else 1
+        previous = words
+        if len(words) > 1:
+            longest = max(longest, run)
     return longest
 
 

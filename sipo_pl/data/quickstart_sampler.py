@@ -73,7 +73,7 @@ def draw(
 class Sampler:
     """Draws answers from a chat model.
 
-    Each answer has a noise generator of its own, so that its draw does not depend on the batch it shares.
+    Each answer has a noise generator of its own, so that the batch it shares changes it by rounding only.
 
     Args:
         folder: model folder

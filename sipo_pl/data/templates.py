@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from string import Formatter
 from typing import NamedTuple
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from sipo_pl.data.rows import Prompt
 from sipo_pl.errors import UserError, nearest
 from sipo_pl.recipe import Template
 
-PLAIN_FIELD = "raw_prompt"
+FIELD = "raw_prompt"
+_ANSWER = "an answer"  # put into the chat template, to see what it writes behind
+_BEFORE = "a"
 
 
 class Encoded(NamedTuple):
@@ -48,12 +51,11 @@ class PromptTemplate:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
         self.tokenizer = tokenizer
         self.template = template
-        if template.kind == "chat":
-            if not tokenizer.chat_template:
-                raise UserError("template.kind is chat, but the tokenizer has no chat template; use kind: plain")
-        else:
-            _check_plain(template.text)
+        if template.kind == "chat" and not tokenizer.chat_template:
+            raise UserError("template.kind is chat, but the tokenizer has no chat template; use kind: plain")
+        _check_pattern(template.pattern)
         self.eos_id = self._eos_id()
+        self._before = list(tokenizer(_BEFORE, add_special_tokens=False)["input_ids"])
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Return the tokens of the rendered prompt, BOS included where the tokenizer or template has one."""
@@ -70,10 +72,13 @@ class PromptTemplate:
         return Encoded([*together, self.eos_id], common_prefix_length(alone, together))
 
     def decode(self, response_ids: Sequence[int]) -> str:
-        """Return the text of generated tokens, without special tokens."""
-        return str(
-            self.tokenizer.decode(list(response_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
+        """Return the text of generated tokens, without special tokens; a leading blank stays."""
+        # SentencePiece-like tokenizers drop the blank of the first token that they decode: let that not be a response's
+        before, whole = self._plain_decode(self._before), self._plain_decode([*self._before, *response_ids])
+        return whole[len(before) :] if whole.startswith(before) else self._plain_decode(response_ids)
+
+    def _plain_decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def render(self, prompt: Prompt) -> str:
         """Return the text that the model continues with its response.
@@ -84,16 +89,23 @@ class PromptTemplate:
         if self.template.kind == "plain":
             if not isinstance(prompt, str):
                 raise UserError("the prompt is a list of chat messages; use template.kind: chat")
-            return self.template.text.replace("{" + PLAIN_FIELD + "}", prompt)
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+            return self._fill(prompt)
+        messages = [{"role": "user", "content": self._fill(prompt)}] if isinstance(prompt, str) else list(prompt)
         return self._apply_chat_template(messages, add_generation_prompt=True)
+
+    def _fill(self, prompt: str) -> str:
+        return self.template.pattern.replace("{" + FIELD + "}", prompt)
 
     def _apply_chat_template(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
         if self.template.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.template.system}, *messages]
-        return str(
-            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-        )
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except TemplateError as error:
+            raise UserError(f"the tokenizer's chat template: {error}") from None
+        return str(rendered)
 
     def _tokenize(self, text: str) -> list[int]:
         # a chat template writes its special tokens, BOS among them, into the text
@@ -108,11 +120,11 @@ class PromptTemplate:
     def _eos_id(self) -> int:
         """Return the token that ends a response: the chat template's end mark, or the tokenizer's EOS."""
         if self.template.kind == "chat":
-            conversation = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
+            conversation = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _ANSWER}]
             whole = self._apply_chat_template(conversation, add_generation_prompt=False)
-            before = self._apply_chat_template(conversation[:1], add_generation_prompt=True) + "x"
-            tail = self.tokenizer(whole.removeprefix(before), add_special_tokens=False)["input_ids"]
-            if tail and tail[0] in self.tokenizer.all_special_ids:
+            _, found, after = whole.rpartition(_ANSWER)
+            tail = self.tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]
+            if found and tail and tail[0] in {*self.tokenizer.added_tokens_decoder, *self.tokenizer.all_special_ids}:
                 return int(tail[0])
         if self.tokenizer.eos_token_id is None:
             raise UserError("the tokenizer has no EOS token, so that no response could end; set its eos_token")
@@ -129,9 +141,12 @@ def common_prefix_length(first: Sequence[int], second: Sequence[int]) -> int:
     return length
 
 
-def _check_plain(text: str) -> None:
-    fields = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
-    if unknown := [name for name in fields if name != PLAIN_FIELD]:
-        raise UserError(f"template.text: no field {{{unknown[0]}}}{nearest(unknown[0], [PLAIN_FIELD])}")
-    if PLAIN_FIELD not in fields:
-        raise UserError(f"template.text: the field {{{PLAIN_FIELD}}} is missing")
+def _check_pattern(text: str) -> None:
+    try:
+        fields = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+    except ValueError as error:
+        raise UserError(f"template.text: {error}") from None
+    if unknown := [name for name in fields if name != FIELD]:
+        raise UserError(f"template.text: no field {{{unknown[0]}}}{nearest(unknown[0], [FIELD])}")
+    if "{" + FIELD + "}" not in text:
+        raise UserError(f"template.text: the field {{{FIELD}}} is missing")

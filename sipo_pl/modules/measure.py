@@ -7,8 +7,6 @@ from sipo_pl.components import instantiate
 from sipo_pl.data.unit_data import Unit
 from sipo_pl.errors import UserError
 from sipo_pl.modules.prediction import PolicyStage, PredictionModule
-from sipo_pl.policies.adapters import Factors
-from sipo_pl.policies.policies import BASE, read_policies
 from sipo_pl.recipe import Recipe
 from sipo_pl.rewards.base import Reward, TextRow
 from sipo_pl.rewards.implicit import implicit_rewards
@@ -45,8 +43,9 @@ class Measure(PredictionModule):
     def needs_policies(self) -> bool:
         return len(self.rewards) < len(self.recipe.objectives)
 
-    def adapters(self) -> list[Factors]:
-        return [*read_policies(self.recipe, "align"), BASE]  # the ruler stays the same before and after
+    @property
+    def adapter_stage(self) -> PolicyStage:
+        return "align"  # the ruler stays the same before and after
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

@@ -46,10 +46,15 @@ class PredictionModule(LightningModule):
         inputs = {"prepare": (layout.stage("prepare"), "sipo_pl prepare")}
         inputs |= {name: (layout.stage(name), f"sipo_pl predict --config {name}.yaml") for name in self.sources}
         for objective in self.recipe.objectives if self.needs_policies else ():
-            folder = layout.adapter(self.policies, objective)
-            command = f"sipo_pl fit --config {self.policies}.yaml --objective {objective.name}"
-            inputs[f"{self.policies} {objective.name}"] = (folder, command)
+            folder = layout.adapter(self.adapter_stage, objective)
+            command = f"sipo_pl fit --config {self.adapter_stage}.yaml --objective {objective.name}"
+            inputs[f"{self.adapter_stage} {objective.name}"] = (folder, command)
         return inputs
+
+    @property
+    def adapter_stage(self) -> PolicyStage:
+        """Return the stage whose adapters are read."""
+        return self.policies
 
     @property
     def recipe_keys(self) -> dict[str, Any]:
@@ -63,12 +68,13 @@ class PredictionModule(LightningModule):
 
     def adapters(self) -> list[Factors]:
         """Return the groups of the stack; here the policies, in the objectives' order, then the base."""
-        return [*read_policies(self.recipe, self.policies), BASE]
+        return [*read_policies(self.recipe, self.adapter_stage), BASE]
 
     def configure_model(self) -> None:
         """Load the base model and stack the policies."""
         if self.stack is None and self.needs_policies:
-            self.stack = stack_policies(self.recipe, self.adapters())
+            folders = [self.recipe.layout.adapter(self.adapter_stage, one) for one in self.recipe.objectives]
+            self.stack = stack_policies(self.recipe, self.adapters(), folders)
             self.model = self.stack.model
 
     def setup(self, stage: str) -> None:

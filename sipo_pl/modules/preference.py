@@ -18,7 +18,7 @@ from sipo_pl.data.preference_data import PreferenceData
 from sipo_pl.errors import UserError
 from sipo_pl.losses import PairLogps, PreferenceLoss, reward_metrics
 from sipo_pl.modules.schedule import cosine_with_warmup
-from sipo_pl.policies.adapters import WEIGHTS_FILE, Factors, concatenate, read_adapter, trained_factors
+from sipo_pl.policies.adapters import WEIGHTS_FILE, Factors, check_fit, concatenate, read_adapter, trained_factors
 from sipo_pl.policies.loading import load_base, weights_hash
 from sipo_pl.policies.logprobs import response_logps
 from sipo_pl.policies.lora import LoRAStack
@@ -102,6 +102,8 @@ class PreferenceModule(LightningModule):
             return
         first = read_adapter(self.first_adapter).factors if self.first_adapter else {}
         model = load_base(self.recipe.base_model, self.recipe.dtype)
+        if self.first_adapter:
+            check_fit(self.first_adapter, first, model)
         self.stack = LoRAStack(model, sorted({*self.lora.targets, *first}))
         if first:
             self.stack.stack([first])

@@ -5,6 +5,7 @@ from typing import Any
 from sipo_pl.artifacts import read_jsonl
 from sipo_pl.data.rows import text_id
 from sipo_pl.data.unit_data import Unit
+from sipo_pl.errors import UserError
 from sipo_pl.modules.prediction import PolicyStage, PredictionModule
 from sipo_pl.policies.adapters import Factors, interpolate
 from sipo_pl.policies.policies import BASE, read_policies
@@ -44,7 +45,7 @@ class Score(PredictionModule):
         return {**super().recipe_keys, "models": self.models}
 
     def adapters(self) -> list[Factors]:
-        policies = read_policies(self.recipe, self.policies)
+        policies = read_policies(self.recipe, self.adapter_stage)
         return [*policies, *(interpolate(policies, point) for point in self.soups), BASE]
 
     def setup(self, stage: str) -> None:
@@ -76,6 +77,9 @@ class Score(PredictionModule):
         assert self.stack is not None
         beta, budget = self.recipe.beta, self.batch_tokens
         rewards = implicit_rewards(self.stack, len(self.models), rows, beta, budget, self.advance)
+        finite = rewards.isfinite().all(dim=0).tolist()
+        if wrong := [identity for identity, fine in zip(texts, finite, strict=True) if not fine]:
+            raise UserError(f"implicit rewards are not finite for {', '.join(wrong[:5])}")  # nan would pass the filter
         return [
             {
                 "text_id": identity,

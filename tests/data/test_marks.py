@@ -73,8 +73,14 @@ def test_the_rules_decide() -> None:
 
 def test_lines_are_counted_in_a_row() -> None:
     assert longest_line_run("") == 0
-    assert longest_line_run("a\nb\na\nb") == 1
-    assert longest_line_run("a\nb\n\nB \n---\nb\nc") == 3
+    assert longest_line_run("a b\nc d\na b\nc d") == 1
+    assert longest_line_run("a b\nc d\n\nC d \n---\nc d\ne f") == 3
+
+
+def test_lines_of_one_word_are_no_collapse() -> None:
+    text = "<p>Enjoy your meal, and come again soon!</p>\n</div>\n</div>\n</div>"
+    assert longest_line_run(text) == 1
+    assert text_marks(text, "eos") == []
 
 
 def row(prompt_id: str, text: str, marks: list[str]) -> dict[str, Any]:

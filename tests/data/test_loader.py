@@ -1,0 +1,156 @@
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sipo_pl.data.loader import PairBatch, PairLoader, TrainingPair, collate_pairs, row_key
+from sipo_pl.data.templates import Encoded
+
+
+def pair(index: int) -> TrainingPair:
+    return TrainingPair(f"p{index}", Encoded([1, 9, 10 + index, 2], 2), Encoded([1, 9, 100 + index, 11, 2], 2))
+
+
+def loader(
+    count: int, micro: int = 1, accumulate: int = 1, seed: int | None = 0, rank: int = 0, world: int = 1
+) -> PairLoader:
+    made = PairLoader([pair(index) for index in range(count)], micro, accumulate, seed, rank, world)
+    rows = [row for one in made.pairs for row in (one.chosen, one.rejected)]
+    made.reference = {row_key(row): -float(sum(row.input_ids)) for row in rows}
+    return made
+
+
+def ids(batches: list[PairBatch]) -> list[list[str]]:
+    return [batch.pair_ids for batch in batches]
+
+
+def take(made: PairLoader, count: int) -> list[PairBatch]:
+    """Ask for `count` batches and no more, as the trainer does."""
+    batches = iter(made)
+    return [next(batches) for _ in range(count)]
+
+
+sizes = given(count=st.integers(1, 23), micro=st.integers(1, 4), accumulate=st.integers(1, 4), world=st.integers(1, 3))
+
+
+@sizes
+def test_an_epoch_holds_every_pair_once_over_all_devices(count: int, micro: int, accumulate: int, world: int) -> None:
+    loaders = [loader(count, micro, accumulate, rank=rank, world=world) for rank in range(world)]
+    batches = [list(one) for one in loaders]
+    seen = Counter(name for rank in batches for batch in rank for name in batch.pair_ids)
+    assert seen == Counter(f"p{index}" for index in range(count))
+    assert [len(one) for one in loaders] == [len(rank) for rank in batches]
+
+
+@sizes
+def test_the_micro_batches_of_a_step_say_how_many_pairs_it_has(
+    count: int, micro: int, accumulate: int, world: int
+) -> None:
+    loaders = [loader(count, micro, accumulate, rank=rank, world=world) for rank in range(world)]
+    batches = [list(one) for one in loaders]
+    size = micro * accumulate * world
+    steps = loaders[0].steps_per_epoch
+    assert steps == -(-count // size)
+    for step in range(steps):
+        window = [batch for rank in batches for batch in rank[step * accumulate : (step + 1) * accumulate]]
+        pairs = sum(len(batch.pair_ids) for batch in window)
+        assert {batch.step_pairs for batch in window} == {pairs}
+        assert pairs == (size if step < steps - 1 else count - size * (steps - 1))
+
+
+def test_the_last_step_takes_what_is_left() -> None:
+    batches = list(loader(7, micro=2, accumulate=2, seed=None))
+    assert ids(batches) == [["p0", "p1"], ["p2", "p3"], ["p4", "p5"], ["p6"]]
+    assert [batch.step_pairs for batch in batches] == [4, 4, 3, 3]
+
+
+def test_a_batch_holds_chosen_rows_then_rejected_ones() -> None:
+    pairs = [pair(0), pair(1)]
+    reference = {
+        row_key(row): float(n) for n, row in enumerate([p.chosen for p in pairs] + [p.rejected for p in pairs])
+    }
+    batch = collate_pairs(pairs, reference, step_pairs=9)
+    assert batch.tokens.input_ids[:, 2].tolist() == [10, 11, 100, 101]
+    assert batch.reference_logps.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert batch.reference_logps.dtype == torch.float32
+    assert batch.tokens.response_mask.sum(dim=1).tolist() == [2, 2, 3, 3]
+    assert batch.step_pairs == 9
+
+
+# order
+
+
+def test_the_order_follows_seed_and_epoch_alone() -> None:
+    made = loader(20)
+    first = ids(list(made))
+    assert ids(list(made)) == first
+    made.set_epoch(1)
+    second = ids(list(made))
+    assert second != first
+    assert sorted(second) == sorted(first)
+    again = loader(20)
+    again.set_epoch(1)
+    assert ids(list(again)) == second
+    assert ids(list(loader(20, seed=1))) != first
+
+
+def test_without_a_seed_the_order_is_the_files() -> None:
+    made = loader(5, seed=None)
+    made.set_epoch(3)
+    assert ids(list(made)) == [[f"p{index}"] for index in range(5)]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_every_epoch_begins_at_its_beginning_even_if_the_last_was_not_asked_for_its_end(count: int) -> None:
+    made = loader(5)
+    whole = ids(list(made))
+    assert ids(take(made, count)) == whole[:count]
+    assert ids(list(made)) == whole
+
+
+def test_peeking_hands_nothing_out() -> None:
+    made = loader(5, micro=2)
+    peeked = made.peek()
+    assert ids([peeked]) == ids(list(made))[:1]
+    assert made.state_dict() == loader(5, micro=2).state_dict()
+
+
+# resuming
+
+
+@given(count=st.integers(1, 12), micro=st.integers(1, 3), done=st.integers(0, 12), epoch=st.integers(0, 2))
+def test_a_new_process_goes_on_with_exactly_the_rows_that_were_left(
+    count: int, micro: int, done: int, epoch: int
+) -> None:
+    old, new = loader(count, micro), loader(count, micro)
+    old.set_epoch(epoch)
+    whole = ids(list(old))
+    done = min(done, len(old) - 1)
+    take(old, done)
+    new.load_state_dict(old.state_dict() if done else {"position": 0})
+    new.set_epoch(epoch)
+    assert ids(list(new)) == whole[done:]
+    assert ids(list(new)) == whole  # the next epoch is whole again
+    assert len(new) == len(whole)
+
+
+def test_a_state_saved_at_the_end_of_an_epoch_begins_the_next() -> None:
+    old, new = loader(5, 2), loader(5, 2)
+    take(old, 3)
+    new.load_state_dict(old.state_dict())
+    new.set_epoch(1)
+    old.set_epoch(1)
+    assert ids(list(new)) == ids(list(old))
+    assert len(list(new)) == 3
+
+
+def test_a_resumed_process_saves_its_own_position() -> None:
+    whole = ids(list(loader(9)))
+    first, second, third = loader(9), loader(9), loader(9)
+    take(first, 3)
+    second.load_state_dict(first.state_dict())
+    assert ids(take(second, 2)) == whole[3:5]
+    third.load_state_dict(second.state_dict())
+    assert ids(list(third)) == whole[5:]

@@ -1,0 +1,77 @@
+from typing import Any
+
+import pytest
+from tiny import make_tiny_tokenizer
+
+from sipo_pl.data.preference import preference_pairs, realignment_pairs, unique_rows
+from sipo_pl.data.rows import KeptRow, PairRow
+from sipo_pl.data.templates import PromptTemplate
+from sipo_pl.recipe import Template
+
+TEMPLATE = PromptTemplate(make_tiny_tokenizer(), Template(text="{raw_prompt}>"))
+
+
+def row(pair_id: str, a: int, b: int, response_0: str = "zero", response_1: str = "one!") -> PairRow:
+    return {
+        "pair_id": pair_id,
+        "prompt_id": "x",
+        "prompt": "p",
+        "response_0": response_0,
+        "response_1": response_1,
+        "preferred": {"a": a, "b": b},  # type: ignore[dict-item]
+    }
+
+
+def kept(pair_id: str, a: int, text: str = "better") -> KeptRow:
+    rest: dict[str, Any] = {"kept": text, "sample_id": "s", "point": "0.5,0.5", "source": "original"}
+    return {**row(pair_id, a, 1 - a), **rest, "margin": 1.0, "rewards": {}}  # type: ignore[typeddict-item]
+
+
+def text(encoded: Any) -> str:
+    return TEMPLATE.decode(encoded.input_ids[encoded.prompt_length : -1])
+
+
+def test_a_pair_is_turned_as_its_objective_prefers() -> None:
+    rows = [row("p", 0, 1), row("q", 1, 0)]
+    for objective, chosen in (("a", ["zero", "one!"]), ("b", ["one!", "zero"])):
+        pairs, dropped = preference_pairs(rows, objective, TEMPLATE, 100)
+        assert [pair.pair_id for pair in pairs] == ["p", "q"]
+        assert [text(pair.chosen) for pair in pairs] == chosen
+        assert [text(pair.rejected) for pair in pairs] == chosen[::-1]
+        assert not dropped
+
+
+def test_ties_of_the_objective_alone_are_dropped_and_counted() -> None:
+    pairs, dropped = preference_pairs([row("p", -1, 1), row("q", 1, -1)], "a", TEMPLATE, 100)
+    assert [pair.pair_id for pair in pairs] == ["q"]
+    assert dropped == {"tie": 1}
+
+
+@pytest.mark.parametrize(("response", "fits"), [("1234", True), ("12345", False)])
+@pytest.mark.parametrize("preferred", [0, 1])
+def test_a_pair_is_dropped_and_never_cut_if_either_side_is_too_long(response: str, fits: bool, preferred: int) -> None:
+    # BOS p > 1 2 3 4 EOS are eight tokens
+    pairs, dropped = preference_pairs([row("p", preferred, 0, response, "x")], "a", TEMPLATE, 8)
+    assert len(pairs) == fits
+    assert dropped == ({} if fits else {"longer than max_length": 1})
+
+
+def test_realignment_prefers_the_kept_response_over_both() -> None:
+    pairs, dropped = realignment_pairs([kept("p", 0), kept("q", 1)], "a", TEMPLATE, 100)
+    assert [text(pair.chosen) for pair in pairs] == ["better"] * 4
+    # over the one that objective 1 prefers first
+    assert [text(pair.rejected) for pair in pairs] == ["zero", "one!", "one!", "zero"]
+    assert len({pair.pair_id for pair in pairs}) == 4
+    assert not dropped
+
+
+def test_realignment_drops_long_pairs_one_by_one() -> None:
+    pairs, dropped = realignment_pairs([{**kept("p", 0), "response_1": "very long"}], "a", TEMPLATE, 10)
+    assert [text(pair.rejected) for pair in pairs] == ["zero"]
+    assert dropped == {"longer than max_length": 1}
+    assert not realignment_pairs([kept("p", 0, text="much too long")], "a", TEMPLATE, 10)[0]
+
+
+def test_a_row_that_pairs_share_is_one_row() -> None:
+    pairs, _ = realignment_pairs([kept("p", 0), kept("q", 1)], "a", TEMPLATE, 100)
+    assert sorted(text(encoded) for encoded in unique_rows(pairs)) == ["better", "one!", "zero"]

@@ -1,0 +1,219 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from tiny import make_tiny_adapter, make_tiny_model
+from torch import Tensor
+
+from sipo_pl.artifacts import write_jsonl
+from sipo_pl.data.loader import PairBatch, TrainingPair
+from sipo_pl.data.preference_data import PreferenceData
+from sipo_pl.data.templates import Encoded
+from sipo_pl.errors import UserError
+from sipo_pl.modules.dpo import DPOAlignment
+from sipo_pl.modules.preference import LoRASettings, PreferenceModule
+from sipo_pl.modules.realign import Realignment
+from sipo_pl.policies.adapters import read_adapter, write_adapter
+from sipo_pl.recipe import Data, Objective, Recipe, Template
+
+LORA = LoRASettings(r=4, alpha=8.0, targets=["q_proj", "v_proj"])
+BETA, ALPHA = 0.5, 0.1
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("base") / "model", spread=0.1)
+
+
+@pytest.fixture(scope="module")
+def first_adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_adapter(tmp_path_factory.mktemp("first") / "adapter", base, seed=1)
+
+
+@pytest.fixture
+def recipe(base: Path, first_adapter: Path, tmp_path: Path) -> Recipe:
+    objectives = [Objective("a", adapter=str(first_adapter)), Objective("b")]
+    template = Template(text="{raw_prompt}>")
+    made = Recipe(
+        "t", str(base), objectives, Data(train=[], validation=[]), template, beta=BETA, run_dir=str(tmp_path / "run")
+    )
+    rows = [
+        {
+            "pair_id": f"p{index}",
+            "prompt_id": f"x{index}",
+            "prompt": f"prompt {index}",
+            "response_0": "yes " * (index + 1),
+            "response_1": f"no {index}",
+            "preferred": {"a": index % 2, "b": 1 - index % 2},
+        }
+        for index in range(7)
+    ]
+    write_jsonl(made.layout.pairs("train"), rows)
+    write_jsonl(made.layout.pairs("validation"), rows[:3])
+    kept = [{**row, "kept": f"better {row['pair_id']}"} for row in rows[:4]]
+    write_jsonl(made.layout.stage("filter") / "kept.jsonl", kept)
+    return made
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.5)
+
+
+def make(
+    recipe: Recipe, kind: type[DPOAlignment] | type[Realignment], pairs: int | None = None
+) -> tuple[PreferenceModule, PreferenceData]:
+    module = kind(recipe, "a", sgd, lora=LORA, warmup=0.0, reference_batch_rows=4)
+    source = "filter" if kind is Realignment else "prepare"
+    return module, PreferenceData(recipe, "a", source, micro_batch_size=2, eval_batch_size=2, max_pairs=pairs)
+
+
+def fit(module: PreferenceModule, data: PreferenceData, folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        accumulate_grad_batches=2,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        **{"max_epochs": 2, **quiet, **settings},
+    )
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
+def logp(module: PreferenceModule, row: Encoded) -> Tensor:
+    """Sum the whole log-softmax over the response, of the row alone."""
+    ids = torch.tensor([row.input_ids])
+    logps = module.stack.model(input_ids=ids).logits[0, :-1].double().log_softmax(dim=-1)
+    return logps.gather(1, ids[0, 1:, None])[row.prompt_length - 1 :].sum()
+
+
+def plain_loss(module: PreferenceModule, pair: TrainingPair, nll: float) -> Tensor:
+    with torch.no_grad(), module.stack.reference():
+        reference = logp(module, pair.chosen) - logp(module, pair.rejected)
+    chosen = logp(module, pair.chosen)
+    margin = BETA * (chosen - logp(module, pair.rejected) - reference)
+    return -torch.nn.functional.logsigmoid(margin) - nll * chosen / pair.chosen.response_length
+
+
+class Gradients(Callback):
+    """Compares every optimizer step's gradient with plain autograd's."""
+
+    def __init__(self, nll: float) -> None:
+        self.nll = nll
+        self.window: list[str] = []
+        self.windows: list[list[str]] = []
+        self.largest: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: PairBatch, batch_idx: int) -> None:
+        self.window += batch.pair_ids
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        pairs = {pair.pair_id: pair for pair in trainer.datamodule.loaders["train"].pairs}  # type: ignore[attr-defined]
+        loss = torch.stack([plain_loss(pl_module, pairs[name], self.nll) for name in self.window]).mean()
+        parameters = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
+        for parameter, expected in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-6)
+        self.largest.append(max(float(parameter.grad.abs().max()) for parameter in parameters))
+        self.windows.append(self.window)
+        self.window = []
+
+
+@pytest.mark.parametrize(
+    ("kind", "nll", "pairs", "sizes"),
+    [
+        (DPOAlignment, 0.0, 7, [4, 3]),  # the last window's second micro-batch is ragged
+        (DPOAlignment, 0.0, 5, [4, 1]),  # or missing
+        (Realignment, ALPHA, None, [4, 4]),
+    ],
+)
+def test_every_steps_gradient_is_that_of_the_mean_over_its_pairs(
+    recipe: Recipe, tmp_path: Path, kind: Any, nll: float, pairs: int | None, sizes: list[int]
+) -> None:
+    module, data = make(recipe, kind, pairs)
+    check = Gradients(nll)
+    trainer = fit(module, data, tmp_path, check)
+    assert [len(window) for window in check.windows] == sizes * 2
+    assert trainer.global_step == module.total_steps == 4
+    names = sorted(pair.pair_id for pair in data.loaders["train"].pairs)
+    for epoch in (check.windows[:2], check.windows[2:]):
+        assert sorted(name for window in epoch for name in window) == names  # every epoch trains on every pair
+    assert min(check.largest) > 1e-3  # so that the comparison says something
+    assert {"val/loss", "val/rewards/margins", "val/logps/chosen"} <= set(trainer.callback_metrics)
+
+
+def test_the_first_loss_is_log_two_and_the_validation_is_the_mean_over_pairs(recipe: Recipe, tmp_path: Path) -> None:
+    module, data = make(recipe, DPOAlignment)
+    trainer = fit(module, data, tmp_path, max_epochs=1)
+    with torch.no_grad():
+        losses = [float(plain_loss(module, pair, 0.0)) for pair in data.loaders["validation"].pairs]
+    assert len(losses) == 3  # in batches of two and one
+    assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(sum(losses) / 3, rel=1e-4)
+    fresh, data = make(recipe, DPOAlignment)
+    metrics = fit(fresh, data, tmp_path, max_epochs=1, limit_train_batches=1).callback_metrics
+    assert float(metrics["loss"]) == pytest.approx(0.693147, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", [DPOAlignment, Realignment])
+def test_a_fit_that_does_not_start_at_its_reference_is_stopped(recipe: Recipe, tmp_path: Path, kind: Any) -> None:
+    module, data = make(recipe, kind)
+    module.configure_model()
+    for layer in module.stack.layers.values():
+        assert layer.lora_B is not None
+        layer.lora_B.data.fill_(0.05)
+    with pytest.raises(UserError, match=r"the untrained policy differs from the reference by .* \(tolerance 0\.01\)"):
+        fit(module, data, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [DPOAlignment, Realignment])
+def test_the_adapter_of_a_fit_is_its_policy_on_the_base(recipe: Recipe, tmp_path: Path, kind: Any) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    module, data = make(recipe, kind)
+    fit(module, data, tmp_path)
+    write_adapter(tmp_path / "adapter", module.adapter(), base_model=recipe.base_model)
+    ids = torch.arange(4, 40)[None]
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(recipe.base_model), tmp_path / "adapter")
+    with torch.no_grad(), module.stack.reference():
+        reference = module.stack.model(input_ids=ids).logits
+    with torch.no_grad():
+        trained = module.stack.model(input_ids=ids).logits
+        torch.testing.assert_close(theirs(input_ids=ids).logits, trained, rtol=1e-4, atol=1e-5)
+    assert (trained - reference).abs().max() > 1e-3
+    expected = 8 if kind is Realignment else 4  # the first adapter's ranks and the new ones
+    assert read_adapter(tmp_path / "adapter").rank == expected
+
+
+def test_a_checkpoint_holds_the_ranks_in_training_alone(recipe: Recipe) -> None:
+    module, _ = make(recipe, Realignment)
+    module.configure_model()
+    names = list(module.state_dict())
+    assert names
+    assert all(name.rpartition(".")[2] in ("lora_A", "lora_B") for name in names)
+
+
+def test_a_first_adapter_of_another_base_is_refused_by_name(recipe: Recipe, tmp_path: Path) -> None:
+    other = read_adapter(recipe.layout.adapter("align", recipe.objectives[0])).factors
+    wrong = {name: (torch.zeros(4, 48), b) for name, (_, b) in other.items()}
+    write_adapter(tmp_path / "foreign", wrong, base_model="another")
+    recipe.objectives[0].adapter = str(tmp_path / "foreign")
+    module, _ = make(recipe, Realignment)
+    with pytest.raises(UserError, match=r"foreign: .*an adapter of another base\?"):
+        module.configure_model()
+
+
+def test_data_without_a_pair_of_the_objective_is_an_error(recipe: Recipe, tmp_path: Path) -> None:
+    path = recipe.layout.pairs("validation")
+    write_jsonl(path, [])
+    module, data = make(recipe, DPOAlignment)
+    with pytest.raises(UserError, match=r"validation\.jsonl: no pair left for objective 'a' \(left out: none\)"):
+        fit(module, data, tmp_path)
