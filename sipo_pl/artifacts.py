@@ -20,6 +20,7 @@ from sipo_pl import __version__
 from sipo_pl.errors import UserError, nearest
 
 MANIFEST = "manifest.json"
+CONFIG = "config.yaml"  # resolved config of a trainer stage
 VERSIONED = ("torch", "transformers", "peft", "lightning")
 
 
@@ -36,9 +37,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield aside
         for written in [aside, *(aside.rglob("*") if aside.is_dir() else [])]:
             _fsync(written)
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
         if path.is_dir():
-            remove(path)
+            path.replace(old)  # a folder cannot be renamed over another; a crash in between leaves both whole
         aside.replace(path)
+        remove(old)
         _fsync(path.parent)
     finally:
         remove(aside)
@@ -79,7 +82,7 @@ def file_hash(path: Path) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_path(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
@@ -97,7 +100,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     count = 0
     with atomic_path(path) as aside, aside.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
             count += 1
         file.flush()
     return count
@@ -243,7 +246,7 @@ def open_stage(
     if overwrite and folder.exists():
         if found is None and _visible(folder):
             raise UserError(
-                f"{folder}: not a stage folder, so it is not overwritten; remove it or choose another --run_dir"
+                f"{folder}: not a stage folder, so it is not overwritten; remove it or choose another run_dir"
             )
         remove(folder)
         found = None
@@ -253,7 +256,8 @@ def open_stage(
             differences = [f"stage: {found.stage!r} there, {stage!r} asked"]
         if not differences:
             return found
-        if found.complete or _visible(folder) != [folder / MANIFEST]:  # else nothing is made yet, so nothing is lost
+        made = [path for path in _visible(folder) if path.name not in (MANIFEST, CONFIG)]
+        if found.complete or made:  # else nothing is lost
             raise UserError(
                 f"{folder} was made by other settings: {'; '.join(differences[:5])}"
                 f"{'; …' if len(differences) > 5 else ''} (--overwrite makes it anew)"

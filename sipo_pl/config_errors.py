@@ -39,7 +39,8 @@ def explain(
     if found := _UNKNOWN.search(text):
         return _unknown_option(found["option"], known, group)
     if found := _MISSING.search(text):
-        return _missing(found["keys"].split(", "), arguments, group)
+        keys = found["keys"].split(", ")
+        return _missing([key if key in known else key.partition(".")[2] or key for key in keys], arguments, group)
     if isinstance(error, argparse.ArgumentError) and error.argument_name and not _KEY.search(text):
         return UsageError(f"{error.argument_name}: {text}")
     keys = [match["key"] for match in _KEY.finditer(text)]

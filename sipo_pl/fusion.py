@@ -45,7 +45,8 @@ def next_tokens(scores: Tensor, uniforms: Tensor, temperature: float, top_p: flo
     cumulative = probabilities.cumsum(dim=-1)
     mass = cumulative[:, -1]
     if top_p < 1:
-        inside = cumulative - probabilities < top_p  # the token that crosses top_p is inside
+        before = torch.nn.functional.pad(cumulative[:, :-1], (1, 0))
+        inside = before < top_p  # the token that crosses top_p is inside
         mass = torch.where(inside, cumulative, 0).amax(dim=-1)
     rank = torch.searchsorted(cumulative, (uniforms * mass)[:, None], right=True).clamp_(max=scores.shape[-1] - 1)
     return tokens.gather(-1, rank).squeeze(-1)

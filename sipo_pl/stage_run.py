@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from sipo_pl.artifacts import Manifest, atomic_path, input_hash, lock, open_stage, read_jsonl
+from sipo_pl.artifacts import CONFIG, Manifest, atomic_path, input_hash, lock, open_stage, read_jsonl
 from sipo_pl.callbacks.even_validation import EvenValidation
 from sipo_pl.callbacks.nan_guard import NaNGuard
 from sipo_pl.callbacks.progress import FitProgress, PredictProgress
@@ -104,7 +104,7 @@ class StageRun:
 
     def write_config(self, text: str) -> None:
         """Write the stage's resolved config into its folder."""
-        with atomic_path(self.folder / "config.yaml") as aside:
+        with atomic_path(self.folder / CONFIG) as aside:
             aside.write_text(text, encoding="utf-8")
 
     # fit

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sipo_pl.data.templates import Encoded
 from sipo_pl.policies.logprobs import TokenBatch, collate
+from sipo_pl.seeds import seed_of
 
 RowKey = tuple[tuple[int, ...], int]  # tokens and prompt length of a row
 
@@ -128,7 +129,7 @@ class PairLoader:
         """Return this device's micro-batches of the epoch: indices and the pairs of their optimizer step."""
         order = list(range(len(self.pairs)))
         if self.seed is not None:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            generator = torch.Generator().manual_seed(seed_of(self.seed, f"epoch {self.epoch}"))
             order = torch.randperm(len(order), generator=generator).tolist()
         plan = []
         for start in range(0, len(order), self._step_size):

@@ -50,9 +50,9 @@ class PreferenceModule(LightningModule):
     Args:
         recipe: what the stages share
         objective: whose policy is trained
+        optimizer: optimizer of the LoRA ranks
         loss: loss of a pair's log-probabilities
         lora: the ranks in training
-        optimizer: optimizer of the LoRA ranks
         warmup: share of the optimizer steps that warm up, before a cosine to zero
         reference_batch_rows: rows in one forward when reference log-probabilities are computed
         tolerance: largest difference in log-probability per token between untrained policy and cached reference
@@ -62,12 +62,12 @@ class PreferenceModule(LightningModule):
         self,
         recipe: Recipe,
         objective: str,
-        loss: PreferenceLoss,
-        lora: LoRASettings,
         optimizer: OptimizerCallable,
-        warmup: float,
-        reference_batch_rows: int,
-        tolerance: float,
+        loss: PreferenceLoss,
+        lora: LoRASettings = LoRASettings(),  # noqa: B008 (never changed)
+        warmup: float = 0.1,
+        reference_batch_rows: int = 16,
+        tolerance: float = 1e-2,
     ) -> None:
         super().__init__()
         self.strict_loading = False  # checkpoints hold the ranks in training and nothing of the base
@@ -107,7 +107,7 @@ class PreferenceModule(LightningModule):
         self.stack = LoRAStack(model, sorted({*self.lora.targets, *first}))
         if first:
             self.stack.stack([first])
-        self.stack.train_ranks(self.lora.r, self.lora.alpha, self.recipe.seed)
+        self.stack.train_ranks(self.lora.r, self.lora.alpha, self.recipe.seed, self.lora.targets)
         self.model = model
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

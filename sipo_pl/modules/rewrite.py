@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sipo_pl.data.marks import MarkRules
+from sipo_pl.data.marks import MarkRules, mark_duplicates
 from sipo_pl.data.unit_data import Unit
 from sipo_pl.modules.prediction import GenerationModule, PolicyStage
 from sipo_pl.policies.generation import Decoding, Request
@@ -63,4 +63,5 @@ class Rewrite(GenerationModule):
                     **self.text_row(generated, text),
                 }
             )
+        mark_duplicates(rows)
         return rows

@@ -4,7 +4,6 @@ A batch holds K policies x R rows, group k under policy k. Each prompt is prefil
 cache depends neither on the weights nor on the sample.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from sipo_pl.errors import UserError
 from sipo_pl.fusion import fuse_reverse_kl, next_tokens
 from sipo_pl.policies.logprobs import decoder, logits_of, positions
 from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.seeds import seed_of
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class _Batch:
         generator = torch.Generator()
         rows = []
         for request in self.requests:
-            rows.append(torch.rand(steps, generator=generator.manual_seed(row_seed(seed, request.key))))
+            rows.append(torch.rand(steps, generator=generator.manual_seed(seed_of(seed, request.key))))
         return torch.stack(rows)
 
     def run(self, on_progress: Callable[[int, int], None]) -> list[Generated]:
@@ -222,8 +222,3 @@ class _Batch:
         """Return the indices of `rows` within each of the K groups of a batch."""
         offsets = torch.arange(self.policies, device=rows.device)[:, None] * group_size
         return (offsets + rows[None]).flatten()
-
-
-def row_seed(seed: int, key: str) -> int:
-    """Return the seed of a row's noise, from the run's seed and the row's key alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "big") >> 1

@@ -93,7 +93,7 @@ class LoRAStack:
         suffixes = {name.rpartition(".")[2] for name in linears}
         self.layers: dict[str, LoRALinear] = {}
         for target in targets:
-            found = [name for name in linears if name == target or name.endswith(f".{target}")]
+            found = [name for name in linears if _matches(name, target)]
             if not found:
                 raise UserError(
                     f"target module {target!r}: the base model has no such linear{nearest(target, suffixes)}"
@@ -110,11 +110,12 @@ class LoRAStack:
             empty = (torch.zeros(1, layer.base.in_features), torch.zeros(layer.base.out_features, 1))
             layer.stack([adapter.get(name, empty) for adapter in adapters])
 
-    def train_ranks(self, rank: int, alpha: float, seed: int) -> None:
-        """Add trainable ranks to every layer, scaled by alpha / rank."""
+    def train_ranks(self, rank: int, alpha: float, seed: int, targets: Sequence[str] | None = None) -> None:
+        """Add trainable ranks, scaled by alpha / rank, to the layers that `targets` match; to all where not given."""
         generator = torch.Generator("cpu").manual_seed(seed)
-        for layer in self.layers.values():
-            layer.train_ranks(rank, alpha / rank, generator)
+        for name, layer in self.layers.items():
+            if targets is None or any(_matches(name, target) for target in targets):
+                layer.train_ranks(rank, alpha / rank, generator)
 
     @contextlib.contextmanager
     def active(self, indices: Sequence[int]) -> Iterator[None]:
@@ -140,3 +141,7 @@ class LoRAStack:
         finally:
             for layer in self.layers.values():
                 layer.trained_on = True
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")

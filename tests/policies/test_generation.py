@@ -8,10 +8,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sipo_pl.errors import UserError
 from sipo_pl.policies.adapters import Factors, read_adapter
-from sipo_pl.policies.generation import Decoding, Generated, Request, generate, row_seed
+from sipo_pl.policies.generation import Decoding, Generated, Request, generate
 from sipo_pl.policies.loading import load_base
 from sipo_pl.policies.lora import LoRAStack
 from sipo_pl.policies.policies import BASE
+from sipo_pl.seeds import seed_of
 
 NO_EOS = 10_000  # no such token, so that every row runs to its limit
 GENERATOR = torch.Generator().manual_seed(0)
@@ -205,8 +206,8 @@ def test_samples_differ_by_key_and_by_seed(stack: LoRAStack) -> None:
     assert first == again
     assert len({tuple(one.token_ids) for one in first}) == 6
     assert all(one.token_ids != two.token_ids for one, two in zip(first, other, strict=True))
-    assert row_seed(0, "a") != row_seed(0, "b") != row_seed(1, "b")
-    assert 0 <= row_seed(7, "x") < 2**63
+    assert seed_of(0, "a") != seed_of(0, "b") != seed_of(1, "b")
+    assert 0 <= seed_of(7, "x") < 2**63
 
 
 def test_first_tokens_follow_the_fused_distribution(
