@@ -27,23 +27,30 @@ STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}  # of e
 OPTION_OF = {"first": "from"}  # a keyword of the language cannot name an argument
 
 
+def build_parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
+    """Return the parser of a small command, made of the typed arguments and the docstring of its function."""
+    description = (inspect.getdoc(function) or "").split("\n")[0]
+    parser = ArgumentParser(prog=f"sipo_pl {command}", description=description, **STRICT)
+    if command == "run":
+        _add_run_options(parser)
+        return parser
+    help_text = "YAML file, or the bare name of a shipped one; a later one overrides"
+    parser.add_argument("-c", "--config", action=ShippedConfigFile, help=help_text)
+    parser.add_argument("--stage", type=str, default=command, help="stage that this config belongs to")
+    parser.add_function_arguments(function, skip={"recipe", "overwrite"})
+    add_overwrite(parser)
+    add_recipe(parser)
+    return parser
+
+
 def parse(command: str, function: Callable[..., Any], options: list[str]) -> dict[str, Any]:
     """Parse the options of a small command into the arguments of its function.
 
     Raises:
         UsageError: anything that the parser refuses, in one line that names file and key.
     """
-    description = (inspect.getdoc(function) or "").split("\n")[0]
-    parser = ArgumentParser(prog=f"sipo_pl {command}", description=description, **STRICT)
-    if command == "run":
-        _add_run_options(parser)
-    else:
-        help_text = "YAML file, or the bare name of a shipped one; a later one overrides"
-        parser.add_argument("-c", "--config", action=ShippedConfigFile, help=help_text)
-        parser.add_argument("--stage", type=str, default=command, help="stage that this config belongs to")
-        parser.add_function_arguments(function, skip={"recipe", "overwrite"})
-        add_overwrite(parser)
-        add_recipe(parser)
+    parser = build_parser(command, function)
+    if command != "run":  # which takes the config of no stage
         check_stage(command, options)
         check_config_files(options, parser)
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tiny import CHAT_TEMPLATE, make_tiny_adapter, make_tiny_model
 from tiny_run import Command, edit, sipo_pl, write_recipe, write_rows, write_yaml
 
@@ -312,7 +313,9 @@ def test_adapters_of_other_ranks_are_no_soup(aligned: Path, talkative_model: Pat
     assert command(*(word.replace("{dir}", str(aligned)) for word in SAMPLE)).code == 0  # ranks pad there
     said = command("predict", "--config", aligned / "score.yaml", "--model.rewrites", "false")
     assert said.code == FAILED
-    assert said.err.splitlines()[-1] == ""
+    problem = "adapters of different ranks or target modules cannot be interpolated"
+    way_out = "--model.soups false scores without interpolated policies"
+    assert said.err.splitlines()[-1] == f"sipo_pl predict: {aligned}/own, {aligned}/wide: {problem}; {way_out}"
 
 
 # output folders

@@ -108,6 +108,19 @@ def test_adapters_of_a_run_are_plain_peft(
     assert (theirs - alone).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize(("verb", "prefix"), [("validate", "val"), ("test", "test")])
+@pytest.mark.parametrize("stage_config", ["align.yaml", "realign.yaml"])
+def test_a_fitted_policy_is_validated_again(
+    finished_run: Path, command: Command, stage_config: str, verb: str, prefix: str
+) -> None:
+    before = states(finished_run / "run")
+    said = command(verb, "--config", finished_run / stage_config, "--objective", "kind")
+    assert said.code == 0, said.err
+    assert f"{prefix}/rewards/accuracies" in said.out
+    changed = {path for path, state in states(finished_run / "run").items() if before.get(path) != state}
+    assert not changed - {finished_run / f"run/.{stage_config.removesuffix('.yaml')}-kind.lock"}
+
+
 # parts of runs
 
 

@@ -46,7 +46,12 @@ class Score(PredictionModule):
 
     def adapters(self) -> list[Factors]:
         policies = read_policies(self.recipe, self.adapter_stage)
-        return [*policies, *(interpolate(policies, point) for point in self.soups), BASE]
+        try:
+            soups = [interpolate(policies, point) for point in self.soups]
+        except UserError as error:
+            names = ", ".join(str(self.recipe.layout.adapter(self.adapter_stage, one)) for one in self.recipe.objectives)
+            raise UserError(f"{names}: {error}; --model.soups false scores without interpolated policies") from None
+        return [*policies, *soups, BASE]
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

@@ -15,7 +15,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from sipo_pl.errors import UserError
 from sipo_pl.fusion import fuse_reverse_kl, next_tokens
-from sipo_pl.policies.logprobs import decoder, logits_of, positions
+from sipo_pl.policies.grouped import GroupedForward
+from sipo_pl.policies.logprobs import logits_of
 from sipo_pl.policies.lora import LoRAStack
 from sipo_pl.seeds import seed_of
 
@@ -127,7 +128,7 @@ class _Batch:
         eos_id: int,
         seed: int,
     ) -> None:
-        self.model, self.policies, self.requests = model, policies, requests
+        self.model, self.forward, self.requests = model, GroupedForward(model, policies), requests
         self.decoding, self.eos_id, self.device = decoding, eos_id, model.device
         longest = decoding.max_length if decoding.max_new_tokens is None else decoding.max_new_tokens
         self.limits = [max(0, min(longest, decoding.max_length - len(r.prompt_ids))) for r in requests]
@@ -146,7 +147,7 @@ class _Batch:
     def run(self, on_progress: Callable[[int, int], None]) -> list[Generated]:
         alive = [row for row, limit in enumerate(self.limits) if limit > 0]
         if alive:
-            hidden, cache, mask = self._prefill(alive)
+            hidden, cache, mask = self.forward.prefill([self.requests[row].prompt_ids for row in alive])
             step = 0
             while True:
                 chosen = self._choose(hidden, alive, step)
@@ -160,37 +161,10 @@ class _Batch:
                 hidden, mask = self._decode(chosen, cache, mask)
         return [Generated(ids, reason) for ids, reason in zip(self.tokens, self.reasons, strict=True)]
 
-    def _prefill(self, alive: list[int]) -> tuple[Tensor, DynamicCache, Tensor]:
-        prompts = list(dict.fromkeys(self.requests[row].prompt_ids for row in alive))
-        length = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), length, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for index, prompt in enumerate(prompts):  # left padding: the last position is every row's newest token
-            ids[index, length - len(prompt) :] = torch.tensor(prompt)
-            mask[index, length - len(prompt) :] = 1
-        ids, mask = ids.to(self.device), mask.to(self.device)
-        cache = DynamicCache(config=self.model.config)
-        hidden = self._forward(ids, mask, positions(mask), cache)
-        # one cache row a request: rows of a prompt share its prefill
-        where = {prompt: index for index, prompt in enumerate(prompts)}
-        rows = torch.tensor([where[self.requests[row].prompt_ids] for row in alive], device=self.device)
-        cache.batch_select_indices(self._in_groups(rows, len(prompts)))
-        return hidden.view(self.policies, len(prompts), -1)[:, rows], cache, mask[rows]
-
     def _decode(self, chosen: Tensor, cache: DynamicCache, mask: Tensor) -> tuple[Tensor, Tensor]:
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        hidden = self._forward(chosen[:, None], mask, mask.sum(dim=1, keepdim=True) - 1, cache)
-        return hidden.view(self.policies, len(mask), -1), mask
-
-    def _forward(self, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: DynamicCache) -> Tensor:
-        output = decoder(self.model)(
-            input_ids=ids.repeat(self.policies, 1),
-            attention_mask=mask.repeat(self.policies, 1),
-            position_ids=position_ids.repeat(self.policies, 1),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return output.last_hidden_state[:, -1]
+        hidden = self.forward.forward(chosen[:, None], mask, mask.sum(dim=1, keepdim=True) - 1, cache)
+        return hidden[:, :, -1], mask
 
     def _choose(self, hidden: Tensor, alive: list[int], step: int) -> Tensor:
         logps = torch.log_softmax(logits_of(self.model, hidden), dim=-1)
@@ -215,10 +189,5 @@ class _Batch:
         self, alive: list[int], keep: list[int], cache: DynamicCache, mask: Tensor, chosen: Tensor
     ) -> tuple[list[int], Tensor, Tensor]:
         kept = torch.tensor(keep, device=self.device)
-        cache.batch_select_indices(self._in_groups(kept, len(alive)))
+        self.forward.select(cache, kept, len(alive))
         return [alive[position] for position in keep], mask[kept], chosen[kept]
-
-    def _in_groups(self, rows: Tensor, group_size: int) -> Tensor:
-        """Return the indices of `rows` within each of the K groups of a batch."""
-        offsets = torch.arange(self.policies, device=rows.device)[:, None] * group_size
-        return (offsets + rows[None]).flatten()

@@ -66,12 +66,9 @@ def response_logps(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     predicts = batch.response_mask[:, 1:]  # position t - 1 predicts token t
     tokens = batch.input_ids[:, 1:][predicts]
     picked = hidden[:, :-1][predicts]
-    parts = [
-        _chunk_logps(model, states, targets)
-        for states, targets in zip(picked.split(CHUNK), tokens.split(CHUNK), strict=True)
-    ]
+    logps = token_logps(model, picked, tokens)
     rows = torch.arange(len(predicts), device=predicts.device)[:, None].expand_as(predicts)[predicts]
-    return torch.zeros(len(predicts), device=hidden.device).index_add(0, rows, torch.cat(parts))
+    return torch.zeros(len(predicts), device=hidden.device).index_add(0, rows, logps)
 
 
 def positions(attention_mask: Tensor) -> Tensor:
@@ -93,6 +90,24 @@ def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
         logits = torch.tanh(logits / cap) * cap
     return logits
+
+
+def token_logps(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tensor:
+    """Return the log-probability of each token given the hidden state before it, in chunks.
+
+    Args:
+        model: a causal language model.
+        hidden: (n, hidden).
+        tokens: (n,), int64.
+
+    Returns:
+        (n,), float32.
+    """
+    parts = [
+        _chunk_logps(model, states, targets)
+        for states, targets in zip(hidden.split(CHUNK), tokens.split(CHUNK), strict=True)
+    ]
+    return torch.cat(parts)
 
 
 def _chunk_logps(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 from sipo_pl.artifacts import content_hash, read_jsonl, write_jsonl
 from sipo_pl.data.loader import RowKey, row_key
 from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.logprobs import collate, response_logps
 from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.policies.shared_prompts import shared_prompt_logps
 
 SHARD_BATCHES = 8  # batches that a crash may cost
 
@@ -52,7 +52,7 @@ def reference_logps(
     batch_rows: int,
     on_rows: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Compute and store the log-probabilities of all `rows` that the cache does not hold, longest first.
+    """Compute and store the log-probabilities of all `rows` that the cache does not hold, rows of a prompt together.
 
     Args:
         cache: where they go.
@@ -63,14 +63,13 @@ def reference_logps(
     """
     cached = cache.lookup(rows)
     missing = {row_key(row): row for row in rows if row_key(row) not in cached}
-    todo = sorted(missing.values(), key=lambda row: -len(row.input_ids))
+    todo = sorted(missing.values(), key=lambda row: (row.input_ids[: row.prompt_length], -row.response_length))
     shard_rows = batch_rows * SHARD_BATCHES
     for start in range(0, len(todo), shard_rows):
         shard = todo[start : start + shard_rows]
         logps: list[float] = []
         for first in range(0, len(shard), batch_rows):
-            batch = collate(shard[first : first + batch_rows]).to(stack.model.device)
-            with torch.no_grad(), stack.reference():
-                logps += response_logps(stack.model, batch).tolist()
+            with torch.inference_mode(), stack.reference():
+                logps += shared_prompt_logps(stack.model, 1, shard[first : first + batch_rows])[0].tolist()
             on_rows(len(logps) - first)
         cache.store(shard, logps)

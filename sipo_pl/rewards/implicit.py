@@ -1,14 +1,14 @@
 """Implicit rewards of all policies in one forward: r_k(x, y) = beta * (log pi_k(y|x) - log ref(y|x))."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from sipo_pl.data.templates import Encoded
 from sipo_pl.losses import implicit_reward
-from sipo_pl.policies.logprobs import TokenBatch, collate, response_logps
 from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.policies.shared_prompts import shared_prompt_logps
 
 
 @torch.inference_mode()
@@ -27,7 +27,7 @@ def implicit_rewards(
         policies: K.
         rows: prompts with responses.
         beta: scale of the implicit reward.
-        batch_tokens: tokens of one forward, over all groups and padding.
+        batch_tokens: tokens of one forward at most, over all groups and padding, prompts counted for every row.
         on_rows: told rows and tokens of each forward, for progress.
 
     Returns:
@@ -35,15 +35,26 @@ def implicit_rewards(
     """
     groups = policies + 1
     rewards = torch.empty(policies, len(rows))
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
-    start = 0
-    while start < len(order):
-        count = max(1, batch_tokens // (groups * len(rows[order[start]].input_ids)))
-        indices = order[start : start + count]
-        batch = collate([rows[i] for i in indices]).to(stack.model.device)
-        repeated = TokenBatch(*(tensor.repeat(groups, 1) for tensor in batch))
-        logps = response_logps(stack.model, repeated).view(groups, -1)
+    for indices in _batches(rows, batch_tokens // groups):
+        batch = [rows[index] for index in indices]
+        logps = shared_prompt_logps(stack.model, groups, batch)
         rewards[:, indices] = implicit_reward(logps[:-1], logps[-1:], beta).cpu()
-        on_rows(len(indices), int(batch.attention_mask.sum()) * groups)
-        start += count
+        on_rows(len(batch), sum(len(row.input_ids) for row in batch) * groups)
     return rewards
+
+
+def _batches(rows: Sequence[Encoded], budget: int) -> Iterator[list[int]]:
+    """Yield the rows' indices in batches of at most `budget` padded tokens, rows of a prompt together."""
+    order = sorted(
+        range(len(rows)), key=lambda i: (rows[i].input_ids[: rows[i].prompt_length], -rows[i].response_length)
+    )
+    batch: list[int] = []
+    longest = 0
+    for index in order:
+        longest = max(longest, len(rows[index].input_ids))
+        if batch and longest * (len(batch) + 1) > budget:
+            yield batch
+            batch, longest = [], len(rows[index].input_ids)
+        batch.append(index)
+    if batch:
+        yield batch
