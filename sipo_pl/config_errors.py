@@ -47,7 +47,7 @@ def explain(
     if not keys:
         return UsageError(_one_line(text))
     key = max((name for name in keys if name in known), key=len, default=keys[-1])
-    problem = _problem(text, key, keys[-1])
+    problem = _problem(text, keys[-1])
     if problem is None:
         return _missing([key], arguments, group)
     return UsageError(f"{find_place(key, arguments, keys[-1], group)}: {problem}")
@@ -71,8 +71,8 @@ def _missing(keys: Sequence[str], arguments: Sequence[str], group: str) -> Usage
     return UsageError(f"{where}{names} {'is' if len(keys) == 1 else 'are'} missing; {way_out}")
 
 
-def _problem(text: str, key: str, inner: str) -> str | None:
-    """Say what is wrong with the value of a key; None where it has none."""
+def _problem(text: str, inner: str) -> str | None:
+    """Say what is wrong with the value of a key, whose last part is `inner`; None where it has no value."""
     if found := _NO_FILE.search(text):
         return f"no such file {found['path']}"
     if found := _NO_CLASS.search(text):

@@ -49,8 +49,9 @@ class Score(PredictionModule):
         try:
             soups = [interpolate(policies, point) for point in self.soups]
         except UserError as error:
-            names = ", ".join(str(self.recipe.layout.adapter(self.adapter_stage, one)) for one in self.recipe.objectives)
-            raise UserError(f"{names}: {error}; --model.soups false scores without interpolated policies") from None
+            layout = self.recipe.layout
+            folders = ", ".join(str(layout.adapter(self.adapter_stage, one)) for one in self.recipe.objectives)
+            raise UserError(f"{folders}: {error}; --model.soups false scores without interpolated policies") from None
         return [*policies, *soups, BASE]
 
     def setup(self, stage: str) -> None:
