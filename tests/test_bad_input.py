@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from tiny import CHAT_TEMPLATE, make_tiny_adapter, make_tiny_model
-from tiny_run import Command, edit, sipo_pl, write_recipe, write_rows, write_yaml
+from tiny_run import Command, edit, write_recipe, write_rows, write_yaml
 
 FAILED, WRONG_USE = 1, 2
 FIT = ("fit", "--config", "{dir}/align.yaml", "--objective", "kind")
@@ -165,12 +165,11 @@ def test_an_overlay_of_an_unknown_stage(folder: Path, command: Command) -> None:
 
 def test_a_run_checks_its_last_stage_before_the_first_begins(folder: Path, command: Command) -> None:
     edit(folder / "realign.yaml", "r: 2", "rr: 2")
-    result = sipo_pl("run", "--config", folder / "recipe.yaml")
-    assert result.returncode == WRONG_USE
-    assert result.stderr.splitlines()[1:] == [
-        f"sipo_pl fit: {folder}/realign.yaml:5: no key 'model.lora.rr'; did you mean 'model.lora.r'?",
-        "nothing was run",
-    ]
+    said = command("run", "--config", folder / "recipe.yaml")
+    assert said.code == WRONG_USE
+    assert said.err.splitlines()[-1] == "nothing was run"
+    message = f"sipo_pl fit: {folder}/realign.yaml:5: no key 'model.lora.rr'; did you mean 'model.lora.r'?"
+    assert message in (folder / "run/run.log").read_text()
     assert not (folder / "run/prepare").exists()
 
 

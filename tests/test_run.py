@@ -77,9 +77,9 @@ def test_a_second_run_starts_nothing_and_changes_nothing(finished_run: Path) -> 
     assert after == before
 
 
-def test_three_objectives_run_through(tmp_path: Path, talkative_model: Path) -> None:
-    result = sipo_pl("run", "--config", write_recipe(tmp_path, talkative_model, objectives=3))
-    assert result.returncode == 0, result.stderr
+def test_three_objectives_run_through(tmp_path: Path, talkative_model: Path, command: Command) -> None:
+    said = command("run", "--config", write_recipe(tmp_path, talkative_model, objectives=3))
+    assert said.code == 0, said.err
     assert all((tmp_path / "run/report" / name).exists() for name in REPORT_FILES)
     for row in read_jsonl(tmp_path / "run/measure-realign/unit-00000.jsonl"):
         assert set(row["rewards"]) == set(NAMES)
@@ -159,12 +159,12 @@ def test_pasted_commands_of_the_plan_make_the_same_report(
     assert metrics_of(tmp_path) == metrics_of(finished_run)
 
 
-def test_settings_overlays_and_limit_reach_the_stages(tmp_path: Path, talkative_model: Path) -> None:
+def test_settings_overlays_and_limit_reach_the_stages(tmp_path: Path, talkative_model: Path, command: Command) -> None:
     recipe = write_recipe(tmp_path, talkative_model)
     overlay = write_yaml(tmp_path / "over.yaml", {"align": {"trainer": {"max_epochs": 1}}, "recipe": {"beta": 0.2}})
     words = ["run", "--config", recipe, "--config", overlay, "--limit", 2, "--until", "align"]
-    result = sipo_pl(*words, "--set", "align.model.lora.r=3", "--set", "recipe.seed=5")
-    assert result.returncode == 0, result.stderr
+    said = command(*words, "--set", "align.model.lora.r=3", "--set", "recipe.seed=5")
+    assert said.code == 0, said.err
     assert len(read_jsonl(tmp_path / "run/prepare/train.jsonl")) == 2
     manifest = Manifest.read(tmp_path / "run/align-short")
     assert manifest is not None
@@ -175,22 +175,22 @@ def test_settings_overlays_and_limit_reach_the_stages(tmp_path: Path, talkative_
 
 
 def test_stages_can_be_left_out_and_adapters_brought_along(
-    tmp_path: Path, talkative_model: Path, finished_run: Path
+    tmp_path: Path, talkative_model: Path, finished_run: Path, command: Command
 ) -> None:
     recipe = write_recipe(tmp_path, talkative_model, stages={"review": False, "realign": False})
     own = finished_run / "run/align-kind/adapter"
     values = yaml.safe_load(recipe.read_text())
     values["objectives"][0]["adapter"] = str(own)
-    result = sipo_pl("run", "--config", write_yaml(recipe, values))
-    assert result.returncode == 0, result.stderr
-    assert re.findall(r"^\[\d+/\d+\] (\S+)$", result.stderr, re.MULTILINE) == [
+    said = command("run", "--config", write_yaml(recipe, values))
+    assert said.code == 0, said.err
+    assert re.findall(r"^\[\d+/\d+\] (\S+)$", said.err, re.MULTILINE) == [
         *("prepare", "align-short", "evaluate-align", "measure-align", "sample", "score", "combine", "filter", "report")
     ]
     assert {row["source"] for row in read_jsonl(tmp_path / "run/combine/combined.jsonl")} == {"original"}
     assert all((tmp_path / "run/report" / name).exists() for name in REPORT_FILES)
 
 
-def test_a_changed_prompt_file_is_no_finished_stage(tmp_path: Path, finished_run: Path) -> None:
+def test_a_changed_prompt_file_is_no_finished_stage(tmp_path: Path, finished_run: Path, command: Command) -> None:
     folder = tmp_path / "moved"
     shutil.copytree(finished_run, folder)
     recipe = folder / "recipe.yaml"
@@ -199,11 +199,13 @@ def test_a_changed_prompt_file_is_no_finished_stage(tmp_path: Path, finished_run
     file = folder / "review.txt"
     file.write_text("### Question\n{prompt}\n### Answer\n{response}\n### {objectives}\n")
     words = ["run", "--config", recipe, "--set", f"review.model.prompt_file={file}", "--only", "review"]
-    assert sipo_pl(*words, "--overwrite").returncode == 0
+    assert command(*words, "--overwrite").code == 0
+    assert "review: complete" in command(*words).err
     edit(file, "### Answer", "### Reply")
-    changed = sipo_pl(*words)
-    assert changed.returncode == 1
-    assert "review was made by other settings" in changed.stderr
+    changed = command(*words)
+    assert changed.code == 1
+    assert "review ended with exit code 1" in changed.err
+    assert f"{folder}/run/review was made by other settings: recipe.prompt" in (folder / "run/run.log").read_text()
 
 
 # runs that were cut off

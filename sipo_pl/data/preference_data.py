@@ -30,6 +30,7 @@ class PreferenceData(LightningDataModule):
         eval_batch_size: pairs in one forward of validation
         max_length: longest template + response + EOS in tokens; longer pairs are left out and counted
         max_pairs: train on that many pairs, drawn by the recipe's seed; all where not given
+        max_validation_pairs: validate on that many pairs, drawn likewise; all where not given
     """
 
     def __init__(
@@ -41,12 +42,13 @@ class PreferenceData(LightningDataModule):
         eval_batch_size: int = 6,
         max_length: int = 512,
         max_pairs: PositiveInt | None = None,
+        max_validation_pairs: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         recipe.objective(objective)
         self.recipe, self.objective, self.source = recipe, objective, source
         self.micro_batch_size, self.eval_batch_size, self.max_length = micro_batch_size, eval_batch_size, max_length
-        self.max_pairs = max_pairs
+        self.max_pairs, self.max_validation_pairs = max_pairs, max_validation_pairs
         self.loaders: dict[str, PairLoader] = {}
 
     @property
@@ -80,20 +82,20 @@ class PreferenceData(LightningDataModule):
         else:
             path = layout.pairs("train")
             pairs, dropped = preference_pairs(read_jsonl(path), self.objective, template, self.max_length)  # type: ignore[arg-type]
-        return self._draw(self._checked(path, pairs, dropped))
+        return self._draw(self._checked(path, pairs, dropped), self.max_pairs)
 
-    def _draw(self, pairs: list[TrainingPair]) -> list[TrainingPair]:
-        """Return `max_pairs` of the pairs, in their order."""
-        if self.max_pairs is None or self.max_pairs >= len(pairs):
+    def _draw(self, pairs: list[TrainingPair], count: int | None) -> list[TrainingPair]:
+        """Return `count` of the pairs, in their order; all where it is None."""
+        if count is None or count >= len(pairs):
             return pairs
-        drawn = random.Random(self.recipe.seed).sample(range(len(pairs)), self.max_pairs)
-        log.info("%d of them drawn for training", len(drawn))
+        drawn = random.Random(self.recipe.seed).sample(range(len(pairs)), count)
+        log.info("%d of them drawn", len(drawn))
         return [pairs[index] for index in sorted(drawn)]
 
     def _validation_pairs(self, template: PromptTemplate) -> list[TrainingPair]:
         path = self.recipe.layout.pairs("validation")
         pairs, dropped = preference_pairs(read_jsonl(path), self.objective, template, self.max_length)  # type: ignore[arg-type]
-        return self._checked(path, pairs, dropped)
+        return self._draw(self._checked(path, pairs, dropped), self.max_validation_pairs)
 
     def _checked(self, path: Path, pairs: list[TrainingPair], dropped: dict[str, int]) -> list[TrainingPair]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "none"
