@@ -14,7 +14,7 @@ class DPOAlignment(PreferenceModule):
     """
 
     def __init__(self, *args: Any, loss: PreferenceLoss = DPO(), **kwargs: Any) -> None:  # noqa: B008 (frozen)
-        super().__init__(*args, loss=loss, **kwargs)
+        super().__init__(*args, loss=loss, **kwargs)  # type: ignore[misc]
 
     @property
     def first_adapter(self) -> None:

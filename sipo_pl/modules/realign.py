@@ -17,7 +17,7 @@ class Realignment(PreferenceModule):
     """
 
     def __init__(self, *args: Any, loss: PreferenceLoss = DPOWithNLL(), **kwargs: Any) -> None:  # noqa: B008 (frozen)
-        super().__init__(*args, loss=loss, **kwargs)
+        super().__init__(*args, loss=loss, **kwargs)  # type: ignore[misc]
 
     @property
     def first_adapter(self) -> Path:
