@@ -104,6 +104,9 @@ def plain_loss(module: PreferenceModule, pair: TrainingPair, nll: float) -> Tens
     return -torch.nn.functional.logsigmoid(margin) - nll * chosen / pair.chosen.response_length
 
 
+ABSOLUTE_TOLERANCE = 1e-6
+
+
 class Gradients(Callback):
     """Compares every optimizer step's gradient with plain autograd's."""
 
@@ -121,7 +124,7 @@ class Gradients(Callback):
         loss = torch.stack([plain_loss(pl_module, pairs[name], self.nll) for name in self.window]).mean()
         parameters = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
         for parameter, expected in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=ABSOLUTE_TOLERANCE)
         self.largest.append(max(float(parameter.grad.abs().max()) for parameter in parameters))
         self.windows.append(self.window)
         self.window = []
@@ -146,7 +149,7 @@ def test_every_steps_gradient_is_that_of_the_mean_over_its_pairs(
     names = sorted(pair.pair_id for pair in data.loaders["train"].pairs)
     for epoch in (check.windows[:2], check.windows[2:]):
         assert sorted(name for window in epoch for name in window) == names  # every epoch trains on every pair
-    assert min(check.largest) > 1e-3  # so that the comparison says something
+    assert min(check.largest) > 100 * ABSOLUTE_TOLERANCE  # so that the comparison says something
     assert {"val/loss", "val/rewards/margins", "val/logps/chosen"} <= set(trainer.callback_metrics)
 
 
@@ -166,9 +169,10 @@ def test_the_first_loss_is_log_two_and_the_validation_is_the_mean_over_pairs(rec
 def test_a_fit_that_does_not_start_at_its_reference_is_stopped(recipe: Recipe, tmp_path: Path, kind: Any) -> None:
     module, data = make(recipe, kind)
     module.configure_model()
-    for layer in module.stack.layers.values():
-        assert layer.lora_B is not None
-        layer.lora_B.data.fill_(0.05)
+    trained = [layer.lora_B for layer in module.stack.layers.values() if layer.lora_B is not None]
+    assert trained
+    for b in trained:
+        b.data.fill_(0.05)
     with pytest.raises(UserError, match=r"the untrained policy differs from the reference by .* \(tolerance 0\.01\)"):
         fit(module, data, tmp_path)
 
