@@ -13,8 +13,8 @@ from benchmarks import decode, fidelity, reward, scaling, startup
 SET = {
     "decode": (
         decode.main,
-        "--device cpu --data {data} --rows 64 --tokens 32 --released_rows 1 --released_tokens 16 "
-        "--least_released 28 --least_peft 3 --least_generate 1.2",
+        "--device cpu --data {data} --rows 64 --tokens 32 --peer_rows 32 --batches 16 32 "
+        "--released_rows 1 --released_tokens 16 --least_released 28 --least_peft 3 --least_generate 1.2",
     ),
     "reward": (
         reward.main,

@@ -31,18 +31,14 @@ def interleaved(runs: Mapping[str, Run], device: torch.device, repeats: int) -> 
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def fastest(sizes: Sequence[int], run: Callable[[int], int], device: torch.device) -> int:
-    """Return the size at which `run`, which returns how many rows it took, needs the least time for a row.
+def fastest(sizes: Sequence[int], run: Callable[[int], Any], device: torch.device) -> int:
+    """Return the size at which `run`, which does the same work at each, needs the least time.
 
     With one size there is nothing to measure.
     """
     if len(sizes) == 1:
         return sizes[0]
-    seconds = {}
-    for size in sizes:
-        rows: list[int] = []
-        taken = clock(lambda size=size, rows=rows: rows.append(run(size)), device)  # type: ignore[misc]
-        seconds[size] = taken / rows[0]
+    seconds = {size: clock(lambda size=size: run(size), device) for size in sizes}  # type: ignore[misc]
     return min(seconds, key=lambda size: seconds[size])
 
 

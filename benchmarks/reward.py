@@ -107,17 +107,13 @@ def _compare(args: argparse.Namespace, work: Work) -> tuple[list[dict[str, Any]]
 def _best_batches(args: argparse.Namespace, work: Work) -> tuple[int, int]:
     """Return the fastest token budget of ours and the fastest batch size of peft."""
     models, device = len(work.factors), work.setting.device
-
-    def ours(batch_tokens: int) -> int:
-        implicit_rewards(work.ours, models, work.rows, ReverseKL(), BETA, batch_tokens)
-        return len(work.rows)
-
-    def peft(batch: int) -> int:
-        rows = work.rows[:batch]
-        rewards_with_peft(work.peer, models, rows, BETA, batch, False)
-        return len(rows)
-
-    return fastest(args.batch_tokens, ours, device), fastest(args.batches, peft, device)
+    tokens = fastest(
+        args.batch_tokens, lambda size: implicit_rewards(work.ours, models, work.rows, ReverseKL(), BETA, size), device
+    )
+    batch = fastest(
+        args.batches, lambda size: rewards_with_peft(work.peer, models, work.few, BETA, size, False), device
+    )
+    return tokens, batch
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -34,7 +34,7 @@ def one_token(
     running = torch.empty(groups, rows, heads, size + 2, dtype=torch.float32, device=query.device)
     for index, (level, members) in enumerate(reversed(list(zip(path.levels, path.members, strict=True)))):
         queries = members.shape[1] * (heads // key_heads)
-        grid = (triton.cdiv(queries, QUERIES), level.segments * key_heads, groups)
+        grid = (level.segments * key_heads, triton.cdiv(queries, QUERIES), groups)  # only the first may pass 65,535
         _attend[grid](
             query,
             key,
@@ -103,10 +103,10 @@ def _attend(  # type: ignore[no-untyped-def]
     CAPPED: tl.constexpr,
 ):
     heads: tl.constexpr = KEY_HEADS * SHARED
-    segment = tl.program_id(1) // KEY_HEADS
-    key_head = tl.program_id(1) % KEY_HEADS
+    segment = tl.program_id(0) // KEY_HEADS
+    key_head = tl.program_id(0) % KEY_HEADS
     group = tl.program_id(2).to(tl.int64)
-    index = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    index = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
     member = index // SHARED
     row = tl.load(members + segment * most + member, mask=member < most, other=-1).to(tl.int64)
     real = row >= 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from sipo_pl.policies.grouped import GroupedForward, TokenIds
 from sipo_pl.policies.segments import Level
 
-READ_TOKENS = 8192  # prompt tokens of one forward, over all groups: enough for a GPU, few to be padded
+READ_TOKENS = {False: 512, True: 8192}  # prompt tokens of one forward, over all groups: keep a CPU, or a GPU, busy
 IDLE = -1
 
 
@@ -39,8 +39,7 @@ class Slots:
         self.above: list[Level] = []
         if self.header:
             self.above.append(forward.read([self.header], [], [0])[1])
-        # rows of a prompt end at different times: twice as many prompts are at work as would fill the slots
-        places = min(len(counts), 2 * most_prompts(prompts, rows))
+        places = prompt_places(prompts, rows)
         self.prompts = forward.below(self.above, [0] * places, max(map(len, counts)) - len(self.header))
         self.responses = forward.below([*self.above, self.prompts], [0] * rows, capacity)
         self.held: list[TokenIds | None] = [None] * places
@@ -124,7 +123,9 @@ class Slots:
         start = 0
         while start < len(places):
             longest = len(fresh[places[start]]) - len(self.header)
-            chunk = places[start : start + max(1, READ_TOKENS // (longest * self.forward.groups))]
+            chunk = places[
+                start : start + max(1, READ_TOKENS[self.device.type == "cuda"] // (longest * self.forward.groups))
+            ]
             start += len(chunk)
             texts = [fresh[place][len(self.header) :] for place in chunk]
             hidden, level = self.forward.read(texts, self.above, [0] * len(chunk))
@@ -173,11 +174,15 @@ class StepGraph:
         self.graph.replay()
 
 
-def most_prompts(prompts: Sequence[TokenIds], rows: int) -> int:
-    """Return how many distinct prompts there are at most among `rows` successive ones, those of a prompt together."""
+def prompt_places(prompts: Sequence[TokenIds], rows: int) -> int:
+    """Return how many distinct prompts are held for `rows` slots, those of a prompt in succession.
+
+    Rows of a prompt end at different times: twice as many prompts are at work as would fill the slots.
+    """
     starts = [0, *(int(a != b) for a, b in itertools.pairwise(prompts))]
     seen = list(itertools.accumulate(starts))  # number of each row's prompt
-    return max(seen[min(i + rows, len(seen)) - 1] - seen[i] + 1 for i in range(len(seen)))
+    most = max(seen[min(i + rows, len(seen)) - 1] - seen[i] + 1 for i in range(len(seen)))
+    return min(seen[-1] + 1, 2 * most)
 
 
 def common_header(prompts: Sequence[TokenIds], least: int = 32) -> TokenIds:

@@ -13,7 +13,7 @@ from sipo_pl.policies.decoding import Decoding, Generated, Request
 from sipo_pl.policies.generation import generate
 from sipo_pl.policies.grouped import GroupedForward
 from sipo_pl.policies.policies import PolicySet
-from sipo_pl.policies.slots import Slots, common_header, most_prompts
+from sipo_pl.policies.slots import Slots, common_header, prompt_places
 
 A, B, C, D = (5, 6, 7), (8, 9), (10, 11, 12, 13), (14,)
 HEADER = tuple(range(20, 56))
@@ -108,11 +108,11 @@ def test_a_header_is_computed_once_and_given_to_all(model: PreTrainedModel) -> N
         holds(slots, slot, model, text)
 
 
-def test_the_most_prompts_among_successive_rows() -> None:
-    assert most_prompts([A], 5) == 1
-    assert most_prompts([A, A, B, B, C, C], 2) == 2  # a window may begin in the middle of a prompt
-    assert most_prompts([A, A, A, A, B, C, D], 3) == 3
-    assert most_prompts([A, A, A, A, B, C, D], 100) == 4
+def test_places_are_twice_the_prompt_places_among_successive_rows() -> None:
+    assert prompt_places([A], 5) == 1
+    assert prompt_places([A, A, B, B, C, C, D, D, D], 2) == 4  # a window may begin in the middle of a prompt
+    assert prompt_places([A, A, A, A, B, C, D], 3) == 4  # no more than there are prompts
+    assert prompt_places([A, A, A, A, B, B, B, B, C, C, C, C], 1) == 2
 
 
 def test_a_common_header_is_long_and_leaves_a_token_to_each_prompt() -> None:
