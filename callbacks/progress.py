@@ -30,7 +30,7 @@ class FitProgress(Callback):
         if self.progress is not None:
             shown = {name: trainer.callback_metrics.get(name) for name in ("loss", "rewards/accuracies", "val/loss")}
             note = " ".join(f"{name} {value:.3f}" for name, value in shown.items() if value is not None)
-            tokens = int(batch.tokens.attention_mask.sum()) * trainer.world_size
+            tokens = batch.token_count * trainer.world_size
             self.progress.advance(trainer.global_step - self.progress.done, tokens, note)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

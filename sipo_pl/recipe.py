@@ -118,7 +118,7 @@ class Recipe:
         limit: smoke run on this many pairs or prompts of each split
         rounds: rounds of self-improvement, from sampling to re-alignment
         round: the round that a stage's command is of
-        compile: on a GPU, compile the layers that decode and score: half a minute a stage, then up to a third faster
+        compile: on a GPU, compile the layers that decode, score and train: slower to start, then up to a third faster
         compat: accidents of the released code to be repeated
     """
 

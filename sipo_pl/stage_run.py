@@ -34,7 +34,7 @@ log = logging.getLogger("sipo_pl")
 
 # settings that change speed or place, never results
 ENVIRONMENT_KEYS = {
-    "model": {"reference_batch_rows", "tolerance", "batch_tokens"},
+    "model": {"reference_batch_rows", "tolerance", "batch_tokens", "forwards"},
     "data": {"eval_batch_size"},
     "saving": {"save_every"},
 }

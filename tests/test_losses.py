@@ -214,7 +214,7 @@ def test_weights_that_fit_are_taken() -> None:
 
 def test_metrics_have_the_names_of_trl() -> None:
     output = LossOutput(torch.zeros(4), torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.0, 2.0, 4.0, 0.0]))
-    assert {name: value.item() for name, value in reward_metrics(output).items()} == {
+    assert {name: value.mean().item() for name, value in reward_metrics(output).items()} == {
         "rewards/chosen": 2.5,
         "rewards/rejected": 1.5,
         "rewards/margins": 1.0,

@@ -43,17 +43,19 @@ class PairBatch(NamedTuple):
 
     Args:
         pair_ids: (P,)
-        tokens: 2 P rows
+        rows: 2 P rows
         reference_logps: (2 P,), float32
         step_pairs: pairs of the whole optimizer step, over micro-batches and devices; the loss is their mean
+        longest: tokens of the longest row of the micro-batch
         signs: (P, N), float32, +1 where an objective prefers the chosen row, -1 the rejected one, 0 a tie
         scores: (2 P, N), float32, of the rows under every objective; None where the loss needs none
     """
 
     pair_ids: list[str]
-    tokens: TokenBatch
+    rows: list[Encoded]
     reference_logps: Tensor
     step_pairs: int
+    longest: int
     signs: Tensor
     scores: Tensor | None
 
@@ -61,6 +63,39 @@ class PairBatch(NamedTuple):
     def row_ids(self) -> list[str]:
         """Return what names the rows in errors."""
         return self.pair_ids
+
+    @property
+    def token_count(self) -> int:
+        return sum(len(row.input_ids) for row in self.rows)
+
+    @property
+    def tokens(self) -> TokenBatch:
+        """The rows padded on the right."""
+        return collate(self.rows)
+
+    @property
+    def pairs(self) -> list[tuple[Encoded, Encoded]]:
+        """Return chosen and rejected row of each pair."""
+        count = len(self.pair_ids)
+        return list(zip(self.rows[:count], self.rows[count:], strict=True))
+
+    def take(self, indices: Sequence[int]) -> "PairBatch":
+        """Return the batch of some of its pairs, for a forward of their own."""
+        rows = [*indices, *(len(self.pair_ids) + index for index in indices)]
+        return self._replace(
+            pair_ids=[self.pair_ids[index] for index in indices],
+            rows=[self.rows[row] for row in rows],
+            reference_logps=self.reference_logps[rows],
+            signs=self.signs[list(indices)],
+            scores=None if self.scores is None else self.scores[rows],
+        )
+
+    def to(self, device: torch.device) -> "PairBatch":
+        """Return the same with its tensors on a device."""
+        scores = None if self.scores is None else self.scores.to(device)
+        return self._replace(
+            reference_logps=self.reference_logps.to(device), signs=self.signs.to(device), scores=scores
+        )
 
 
 class FrozenValues(NamedTuple):
@@ -85,7 +120,8 @@ def collate_pairs(pairs: Sequence[TrainingPair], values: FrozenValues, step_pair
     scores = None
     if values.scores is not None:
         scores = torch.tensor([values.scores[row_key(row)] for row in rows], dtype=torch.float32)
-    return PairBatch([pair.pair_id for pair in pairs], collate(rows), logps, step_pairs, signs, scores)
+    longest = max(len(row.input_ids) for row in rows)
+    return PairBatch([pair.pair_id for pair in pairs], rows, logps, step_pairs, longest, signs, scores)
 
 
 def row_key(row: Encoded) -> RowKey:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import torch
 from lightning.pytorch import LightningDataModule
 
 from sipo_pl.artifacts import read_jsonl
@@ -17,7 +18,6 @@ from sipo_pl.data.step_loader import StepLoader
 from sipo_pl.data.templates import Encoded, PromptTemplate
 from sipo_pl.errors import UsageError, UserError
 from sipo_pl.policies.loading import load_tokenizer
-from sipo_pl.policies.logprobs import TokenBatch, collate
 from sipo_pl.recipe import Recipe
 
 log = logging.getLogger("sipo_pl")
@@ -46,20 +46,28 @@ class SFTBatch(NamedTuple):
 
     Args:
         row_ids: ids of its rows
-        tokens: its rows
+        rows: its rows
         step_tokens: response tokens of the whole optimizer step, over micro-batches and devices; the loss is their mean
     """
 
     row_ids: list[str]
-    tokens: TokenBatch
+    rows: list[Encoded]
     step_tokens: int
+
+    @property
+    def token_count(self) -> int:
+        return sum(len(row.input_ids) for row in self.rows)
+
+    def to(self, device: torch.device) -> "SFTBatch":
+        """Return the batch as it is: its rows are packed, and moved, for a forward."""
+        return self
 
 
 class SFTLoader(StepLoader[SFTExample, SFTBatch]):
     """Iterates micro-batches of responses, see `StepLoader`."""
 
     def collate(self, rows: Sequence[SFTExample], step: Sequence[SFTExample]) -> SFTBatch:
-        tokens = collate([row.tokens for row in rows])
+        tokens = [row.tokens for row in rows]
         return SFTBatch([row.text_id for row in rows], tokens, sum(row.tokens.response_length for row in step))
 
 

@@ -97,11 +97,11 @@ def compare(margins: Tensor, kind: Kind) -> Tensor:
 
 
 def reward_metrics(output: LossOutput) -> dict[str, Tensor]:
-    """Return the mean rewards, margin and accuracy of a batch, under the names that TRL logs."""
+    """Return rewards, margin and whether it is right of each pair, (P,), under the names whose means TRL logs."""
     margins = output.chosen_rewards - output.rejected_rewards
     return {
-        "rewards/chosen": output.chosen_rewards.mean(),
-        "rewards/rejected": output.rejected_rewards.mean(),
-        "rewards/margins": margins.mean(),
-        "rewards/accuracies": (margins > 0).to(torch.float32).mean(),
+        "rewards/chosen": output.chosen_rewards,
+        "rewards/rejected": output.rejected_rewards,
+        "rewards/margins": margins,
+        "rewards/accuracies": (margins > 0).to(torch.float32),
     }

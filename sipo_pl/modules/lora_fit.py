@@ -1,21 +1,32 @@
 """What all fits share: LoRA ranks in training over a frozen base, their optimizer, schedule and checkpoints."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from sipo_pl.data.step_loader import StepLoader
-from sipo_pl.errors import UsageError
+from sipo_pl.data.templates import Encoded
+from sipo_pl.errors import UsageError, UserError
 from sipo_pl.modules.schedule import cosine_with_warmup, cosine_with_warmup_steps
 from sipo_pl.policies.adapters import Factors, check_fit, concatenate, read_adapter, trained_factors, write_adapter
+from sipo_pl.policies.attention import attend_along
+from sipo_pl.policies.carried import summed_over
+from sipo_pl.policies.checkpointing import checkpoint_layers
+from sipo_pl.policies.compiled import compile_layers
+from sipo_pl.policies.forwards import tokens_at_once
 from sipo_pl.policies.loading import load_base
 from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.policies.packed import pack, packed_length, packed_logps
+from sipo_pl.policies.packed_attention import NAME as PACKED
 from sipo_pl.recipe import Recipe
 from sipo_pl.seeds import seed_of
 
@@ -47,6 +58,23 @@ class FitBatch(Protocol):
     @property
     def row_ids(self) -> list[str]: ...
 
+    @property
+    def token_count(self) -> int: ...
+
+
+@dataclass
+class Forwards:
+    """How the forwards of a fit are computed; losses and gradients are the same.
+
+    Args:
+        batch_tokens: tokens of one forward, a shared prompt counted once; a micro-batch with more takes
+            several; as suits the device where not given
+        checkpointing: compute each layer again in the backward pass instead of keeping its states, to save memory
+    """
+
+    batch_tokens: PositiveInt | None = None
+    checkpointing: bool = False
+
 
 class LoRAFit(LightningModule):
     """Trains LoRA ranks over a frozen base, on top of a frozen adapter where there is one.
@@ -56,12 +84,16 @@ class LoRAFit(LightningModule):
         optimizer: optimizer of the LoRA ranks
         lora: the ranks in training
         warmup: share of the optimizer steps that warm up, before a cosine to zero
+        forwards: how the forwards are computed
     """
 
-    def __init__(self, recipe: Recipe, optimizer: OptimizerCallable, lora: LoRASettings, warmup: float) -> None:
+    def __init__(
+        self, recipe: Recipe, optimizer: OptimizerCallable, lora: LoRASettings, warmup: float, forwards: Forwards
+    ) -> None:
         super().__init__()
         self.strict_loading = False  # checkpoints hold the ranks in training and nothing of the base
         self.recipe, self.optimizer, self.lora, self.warmup = recipe, optimizer, lora, warmup
+        self.forwards = forwards
         self.model: torch.nn.Module | None = None
         self.stack: LoRAStack
 
@@ -100,7 +132,37 @@ class LoRAFit(LightningModule):
             self.stack.stack([first])
         lora = self.lora
         self.stack.train_ranks(lora.r, lora.alpha, self.recipe.round_seed, lora.targets, dropout=lora.dropout)
+        if self.forwards.checkpointing:
+            checkpoint_layers(model)
+        if self.recipe.compile and torch.cuda.is_available():
+            compile_layers(model)
         self.model = model
+
+    def packed_logps(self, groups: Sequence[Sequence[Encoded]]) -> list[Tensor]:
+        """Return log pi_k(response | prompt) of the rows of each adapter, (rows,) each, float32, in one forward."""
+        model = self.stack.model
+        with attend_along(model, PACKED):
+            return packed_logps(model, pack(groups).to(self.device))
+
+    def budget(self) -> int | None:
+        """Return the tokens of one forward; None where all of a micro-batch must be in one."""
+        if any(not parameter.numel() for parameter in self.parameters()):
+            return None  # ZeRO-3 knows gradients of one backward pass alone
+        return self.forwards.batch_tokens or tokens_at_once(self.stack.model, self.forwards.checkpointing)
+
+    def check_budget(self, rows: Mapping[str, Sequence[Encoded]]) -> None:
+        """Raise UserError where a pair or a row, by its id, is longer than the token budget that the config gives."""
+        budget = self.forwards.batch_tokens
+        for name, together in rows.items():
+            if budget and (length := packed_length(together)) > budget:
+                raise UserError(
+                    f"model.forwards.batch_tokens: {name} takes {length} tokens, more than the {budget} of a forward; "
+                    "a larger budget holds it, and a smaller data.max_length leaves it out"
+                )
+
+    def summed_over(self, losses: Sequence[Callable[[], Tensor]]) -> Tensor:
+        """Return the sum of the losses of several forwards, see `carried.summed_over`."""
+        return summed_over(losses, [parameter for parameter in self.parameters() if parameter.requires_grad])
 
     def load_frozen(self) -> tuple[PreTrainedModel, Factors]:
         """Return the frozen model under the ranks in training, and the frozen adapter that is stacked over it."""

@@ -1,6 +1,7 @@
 """What alignment and re-alignment share: a loss of preference pairs and its reference."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from sipo_pl.data.preference_data import PreferenceData
 from sipo_pl.data.templates import Encoded
 from sipo_pl.divergences import recipe_divergence
 from sipo_pl.errors import UsageError, UserError
-from sipo_pl.losses import LossContext, PairLogps, PreferenceLoss, compare, reward_metrics
-from sipo_pl.modules.lora_fit import LoRAFit, LoRASettings
+from sipo_pl.losses import LossContext, LossOutput, PairLogps, PreferenceLoss, compare, reward_metrics
+from sipo_pl.modules.lora_fit import Forwards, LoRAFit, LoRASettings
 from sipo_pl.modules.margins import Margins
 from sipo_pl.policies.adapters import WEIGHTS_FILE, check_fit, read_adapter
+from sipo_pl.policies.forwards import forwards_of
 from sipo_pl.policies.loading import weights_hash
-from sipo_pl.policies.logprobs import response_logps
 from sipo_pl.policies.policies import BASE, policy_input
 from sipo_pl.policies.reference import ReferenceCache, reference_logps
 from sipo_pl.progress import Progress
@@ -43,6 +44,7 @@ class PreferenceModule(LoRAFit):
         tolerance: largest difference in log-probability per token between untrained policy and cached reference
         margins: objective -> class_path and init_args of the reward that scores its margins for MODPO; its aligned
             policy's implicit reward where not given; the trained one's is not read
+        forwards: how the forwards are computed
     """
 
     def __init__(
@@ -56,8 +58,9 @@ class PreferenceModule(LoRAFit):
         reference_batch_rows: int = 16,
         tolerance: float = 1e-2,
         margins: dict[str, Component] | None = None,
+        forwards: Forwards = Forwards(),  # noqa: B008 (never changed)
     ) -> None:
-        super().__init__(recipe, optimizer, lora, warmup)
+        super().__init__(recipe, optimizer, lora, warmup, forwards)
         self.objective, self.loss = recipe.objective(objective), loss
         self.reference_batch_rows, self.tolerance = reference_batch_rows, tolerance
         names = recipe.objective_names
@@ -97,6 +100,7 @@ class PreferenceModule(LoRAFit):
 
     def on_fit_start(self) -> None:
         """Compute the reference log-probabilities that no earlier fit has, and check that the fit starts at them."""
+        self.check_budget({pair.pair_id: pair.rows for pair in self._data.loaders["train"].pairs})
         self._load_values()
         if self.trainer.ckpt_path is None:
             self._check_start()
@@ -141,10 +145,12 @@ class PreferenceModule(LoRAFit):
 
     def _check_start(self) -> None:
         """Raise UserError unless the untrained policy is the reference, on the first micro-batch."""
-        batch = self.transfer_batch_to_device(self._data.loaders["train"].peek(), self.device, 0)
+        batch = self._data.loaders["train"].peek().to(self.device)
+        batch = batch.take(forwards_of(batch.pairs, self.budget())[0])
         with torch.no_grad():
-            logps = response_logps(self.stack.model, batch.tokens)
-        gap = (logps - batch.reference_logps).abs() / batch.tokens.response_mask.sum(dim=1)
+            (logps,) = self.packed_logps([batch.rows])
+        lengths = torch.tensor([row.response_length for row in batch.rows], device=self.device)
+        gap = (logps - batch.reference_logps).abs() / lengths
         if gap.max() > self.tolerance:
             raise UserError(
                 f"the untrained policy differs from the reference by {gap.max():.3g} in log-probability per token "
@@ -152,20 +158,22 @@ class PreferenceModule(LoRAFit):
             )
 
     def forward(self, batch: PairBatch) -> PairLogps:
-        """Return the log-probabilities of a micro-batch's pairs."""
-        policy_chosen, policy_rejected = response_logps(self.stack.model, batch.tokens).chunk(2)
+        """Return the log-probabilities of pairs that one forward holds."""
+        (logps,) = self.packed_logps([batch.rows])
+        policy_chosen, policy_rejected = logps.chunk(2)
         reference_chosen, reference_rejected = batch.reference_logps.chunk(2)
-        lengths = batch.tokens.response_mask.sum(dim=1)[: len(batch.pair_ids)]
+        lengths = torch.tensor([chosen.response_length for chosen, _ in batch.pairs], device=self.device)
         if self.recipe.compat.padded_nll:
-            lengths = torch.full_like(lengths, batch.tokens.input_ids.shape[1])
+            lengths = torch.full_like(lengths, batch.longest)
         scores = (None, None) if batch.scores is None else batch.scores.chunk(2)
-        logps = (policy_chosen, policy_rejected, reference_chosen, reference_rejected)
-        return PairLogps(*logps, lengths, batch.signs, *scores)
+        whole = (policy_chosen, policy_rejected, reference_chosen, reference_rejected)
+        return PairLogps(*whole, lengths, batch.signs, *scores)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        losses = self._step(batch, "")
         # the trainer divides by its accumulation and averages over devices; the mean is over the step's pairs
-        return losses.sum() * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.step_pairs)
+        return self._step(batch, "") * (
+            self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.step_pairs
+        )
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         self._step(batch, "val/")
@@ -174,20 +182,34 @@ class PreferenceModule(LoRAFit):
         self._step(batch, "test/")
 
     def _step(self, batch: PairBatch, prefix: str) -> Tensor:
-        logps = self(batch)
-        output = self.loss(logps, self.context)
-        metrics = {
-            "loss": output.losses.mean().detach(),
-            "dpo_loss": compare(output.chosen_rewards - output.rejected_rewards, "sigmoid").mean(),
-            **reward_metrics(output),
-            "logps/chosen": logps.policy_chosen.mean().detach(),
-            "logps/rejected": logps.policy_rejected.mean().detach(),
-        }
+        """Return the sum of the losses of a micro-batch's pairs, and log their means."""
+        metrics: list[dict[str, Tensor]] = []
+
+        def loss_of(part: PairBatch) -> Tensor:
+            logps = self(part)
+            output = self.loss(logps, self.context)
+            metrics.append(_metrics(logps, output))
+            return output.losses.sum()
+
+        parts = [batch.take(indices) for indices in forwards_of(batch.pairs, self.budget())]
+        total = self.summed_over([partial(loss_of, part) for part in parts])
         self.log_dict(
-            {prefix + name: value for name, value in metrics.items()},
+            {prefix + name: torch.cat([one[name] for one in metrics]).mean() for name in metrics[0]},
             batch_size=len(batch.pair_ids),
             on_step=not prefix,
             on_epoch=bool(prefix),
             sync_dist=bool(prefix),
         )
-        return output.losses
+        return total
+
+
+def _metrics(logps: PairLogps, output: LossOutput) -> dict[str, Tensor]:
+    """Return what is logged of each pair, (P,)."""
+    margins = output.chosen_rewards - output.rejected_rewards
+    return {
+        "loss": output.losses.detach(),
+        "dpo_loss": compare(margins, "sigmoid"),
+        **reward_metrics(output),
+        "logps/chosen": logps.policy_chosen.detach(),
+        "logps/rejected": logps.policy_rejected.detach(),
+    }

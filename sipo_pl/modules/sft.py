@@ -1,5 +1,7 @@
 """Supervised fine-tuning: the base model learns the responses of the data before anything is preferred."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from sipo_pl.data.sft_data import SFTBatch
-from sipo_pl.modules.lora_fit import LoRAFit, LoRASettings
-from sipo_pl.policies.logprobs import response_logps
+from sipo_pl.data.templates import Encoded
+from sipo_pl.modules.lora_fit import Forwards, LoRAFit, LoRASettings
+from sipo_pl.policies.forwards import forwards_of
 from sipo_pl.policies.merge import merge_adapter
 from sipo_pl.recipe import Recipe
 
@@ -23,6 +26,7 @@ class SFT(LoRAFit):
         optimizer: optimizer of the LoRA ranks
         lora: the ranks in training
         warmup: share of the optimizer steps that warm up, before a cosine to zero
+        forwards: how the forwards are computed
     """
 
     def __init__(
@@ -31,8 +35,9 @@ class SFT(LoRAFit):
         optimizer: OptimizerCallable,
         lora: LoRASettings = LoRASettings(),  # noqa: B008 (never changed)
         warmup: float = 0.1,
+        forwards: Forwards = Forwards(),  # noqa: B008 (never changed)
     ) -> None:
-        super().__init__(recipe, optimizer, lora, warmup)
+        super().__init__(recipe, optimizer, lora, warmup, forwards)
 
     @property
     def base_model(self) -> str:
@@ -42,14 +47,20 @@ class SFT(LoRAFit):
     def inputs(self) -> dict[str, tuple[Path, str]]:
         return {}
 
-    def forward(self, batch: SFTBatch) -> Tensor:
-        """Return -log pi of a micro-batch's responses, summed over their tokens, (rows,), float32."""
-        return -response_logps(self.stack.model, batch.tokens)
+    def on_fit_start(self) -> None:
+        """Check that every row fits the token budget."""
+        loaders = self.trainer.datamodule.loaders  # type: ignore[attr-defined]
+        self.check_budget({one.text_id: [one.tokens] for one in loaders["train"].rows})
+
+    def forward(self, rows: Sequence[Encoded]) -> Tensor:
+        """Return -log pi of responses that one forward holds, summed over their tokens, (rows,), float32."""
+        return -self.packed_logps([rows])[0]
 
     def training_step(self, batch: SFTBatch, batch_idx: int) -> Tensor:
-        losses = self._step(batch, "")
         # the trainer divides by its accumulation and averages over devices; the mean is over the step's tokens
-        return losses.sum() * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.step_tokens)
+        return self._step(batch, "") * (
+            self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.step_tokens
+        )
 
     def validation_step(self, batch: SFTBatch, batch_idx: int) -> None:
         self._step(batch, "val/")
@@ -58,14 +69,21 @@ class SFT(LoRAFit):
         self._step(batch, "test/")
 
     def _step(self, batch: SFTBatch, prefix: str) -> Tensor:
-        losses: Tensor = self(batch)
-        tokens = int(batch.tokens.response_mask.sum())
-        mean = losses.detach().sum() / tokens
+        """Return the sum of the losses of a micro-batch's tokens, and log their mean."""
+
+        def loss_of(indices: Sequence[int]) -> Tensor:
+            losses: Tensor = self([batch.rows[index] for index in indices])
+            return losses.sum()
+
+        forwards = forwards_of([[row] for row in batch.rows], self.budget())
+        total = self.summed_over([partial(loss_of, indices) for indices in forwards])
+        tokens = sum(row.response_length for row in batch.rows)
         # weighted by tokens, so that the loss of a validation is the mean over all of its tokens
+        mean = total.detach() / tokens
         self.log(
             f"{prefix}loss", mean, batch_size=tokens, on_step=not prefix, on_epoch=bool(prefix), sync_dist=bool(prefix)
         )
-        return losses
+        return total
 
     def write(self, folder: Path) -> list[Path]:
         made = super().write(folder)

@@ -5,7 +5,7 @@ for all the rows behind it; several new tokens a row (prompts, whole responses) 
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,10 +20,10 @@ NAME = "sipo_pl_path"
 
 
 @contextlib.contextmanager
-def attend_along(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block, the model's forwards take the keyword `path` and attend along it."""
+def attend_along(model: PreTrainedModel, name: str = NAME) -> Iterator[None]:
+    """Within the block, the model attends by the function of this name; by that here, along the keyword `path`."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(name)
     try:
         yield
     finally:
@@ -63,8 +63,7 @@ def path_attention(
     Raises:
         UserError: attention sinks (GPT-OSS), which no path carries.
     """
-    if kwargs.get("s_aux") is not None:
-        raise UserError(f"base_model: {type(module).__name__} has attention sinks, which are not supported")
+    refuse_sinks(module, kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.shape[2] > 1:
         return _many_tokens(module, query, key, value, path, scale, sliding_window, softcap), None
@@ -101,7 +100,7 @@ def _many_tokens(
     if above or window is not None or softcap is not None:
         mask = _visible(path, count, window)[:, None].repeat(len(query) // last.segments, 1, 1, 1)
     if softcap is not None:
-        return _capped(query, key, value, mask, scale, softcap)
+        return capped(query, key, value, mask, scale, softcap)
     return sdpa_attention_forward(module, query, key, value, mask, scaling=scale, is_causal=mask is None)[0]
 
 
@@ -123,7 +122,14 @@ def _visible(path: Path, count: int, window: int | None) -> Tensor:
     return seen if window is None else seen & (distance < window)
 
 
-def _capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, softcap: float) -> Tensor:
+def refuse_sinks(module: Any, kwargs: Mapping[str, Any]) -> None:
+    """Raise UserError for attention sinks (GPT-OSS), whose scores come as a keyword."""
+    if kwargs.get("s_aux") is not None:
+        raise UserError(f"base_model: {type(module).__name__} has attention sinks, which are not supported")
+
+
+def capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, softcap: float) -> Tensor:
+    """Attend with scores capped by a hyperbolic tangent (Gemma 2); shapes as in `path_attention`."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = torch.tanh(query @ key.mT * (scale / softcap)) * softcap

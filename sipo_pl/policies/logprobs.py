@@ -1,18 +1,17 @@
 """Log-probabilities of responses: logits only at response positions, in chunks, log-softmax in float32."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from sipo_pl.data.templates import Encoded
 from sipo_pl.errors import UserError
 
-CHUNK = 1024  # response positions whose logits exist at once
+CHUNK = {False: 128, True: 2048}  # response positions whose logits exist at once, on a CPU and on a GPU
 PROBE = 4  # tokens on which a model's own logits are looked at
 ROUNDING = 0.02  # of the largest logit; bfloat16 keeps eight bits
 
@@ -133,18 +132,41 @@ def token_logps(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tenso
     Returns:
         (n,), float32.
     """
-    parts = [
-        _chunk_logps(model, states, targets)
-        for states, targets in zip(hidden.split(CHUNK), tokens.split(CHUNK), strict=True)
-    ]
-    return torch.cat(parts)
+    head_trains = any(one.requires_grad for one in model.get_output_embeddings().parameters())
+    if torch.is_grad_enabled() and hidden.requires_grad and not head_trains:
+        return _TrainedLogps.apply(hidden, tokens, model)
+    return torch.cat([_gathered(model, *chunk) for chunk in _chunks(hidden, tokens)])
 
 
-def _chunk_logps(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tensor:
-    if torch.is_grad_enabled() and hidden.requires_grad and len(hidden) == CHUNK:
-        # recompute the logits of a full chunk in the backward pass instead of keeping them
-        return checkpoint(_gathered, model, hidden, tokens, use_reentrant=False)
-    return _gathered(model, hidden, tokens)
+class _TrainedLogps(torch.autograd.Function):
+    """`token_logps` whose gradient to the hidden states is computed along with it, while a chunk's logits exist.
+
+    A log-probability's gradient is fixed up to the factor that comes back to it, so nothing is computed twice and no
+    logits are kept. The head is frozen.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, tokens: Tensor, model: PreTrainedModel) -> Tensor:
+        logps: list[Tensor] = []
+        slopes: list[Tensor] = []
+        for states, targets in _chunks(hidden, tokens):
+            with torch.enable_grad():
+                states = states.detach().requires_grad_()
+                found = _gathered(model, states, targets)
+                slopes += torch.autograd.grad(found.sum(), states)
+            logps.append(found.detach())
+        ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(logps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return (slopes * grad[:, None]).to(slopes.dtype), None, None
+
+
+def _chunks(hidden: Tensor, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    size = CHUNK[hidden.is_cuda]
+    return zip(hidden.split(size), tokens.split(size), strict=True)
 
 
 def _gathered(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tensor:

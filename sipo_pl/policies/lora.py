@@ -15,6 +15,18 @@ from transformers import PreTrainedModel
 from sipo_pl.errors import UserError, nearest
 
 
+class _Ranks(nn.Module):
+    """Ranks in training of an adapter beside the first."""
+
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        super().__init__()
+        self.lora_A, self.lora_B = nn.Parameter(a), nn.Parameter(b)
+
+    @property
+    def both(self) -> tuple[nn.Parameter, nn.Parameter]:
+        return self.lora_A, self.lora_B
+
+
 class LoRALinear(nn.Module):
     """A frozen linear layer with K low-rank adapters, some of whose ranks may be in training.
 
@@ -34,6 +46,8 @@ class LoRALinear(nn.Module):
         self.register_buffer("frozen_B", None, persistent=False)
         self.lora_A: nn.Parameter | None = None
         self.lora_B: nn.Parameter | None = None
+        self.further = nn.ModuleList()  # parameters of their own, as optimizers and schedules of adapters are
+        self.in_step: Sequence[int] | None = None  # the adapters in training of this forward, where they are not all
         self.scale, self.dropout = 1.0, 0.0
         self.trained_on = True
         self.active: tuple[Tensor, Tensor] | None = None  # the frozen adapters in use, where they are not all
@@ -52,9 +66,23 @@ class LoRALinear(nn.Module):
     def _terms(self) -> Iterator[tuple[Tensor, Tensor, float, float]]:
         if self.frozen_A is not None and self.frozen_B is not None:
             yield *((self.frozen_A, self.frozen_B) if self.active is None else self.active), 1.0, 0.0
-        if self.lora_A is not None and self.lora_B is not None and self.trained_on:
-            dtype = self.base.weight.dtype  # float32 in the optimizer, the base model's dtype in products
-            yield self.lora_A.to(dtype), self.lora_B.to(dtype), self.scale, self.dropout
+        if self.lora_A is not None and self.trained_on:
+            chosen = self.ranks if self.in_step is None else [self.ranks[k] for k in self.in_step]
+            # float32 in the optimizer, the base model's dtype in products
+            a, b = ((torch.cat(one) if len(one) > 1 else one[0]).to(self.dtype) for one in zip(*chosen, strict=True))
+            yield a, b, self.scale, self.dropout
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype of products; a base in four bits has one beside its weights'."""
+        return getattr(self.base, "compute_dtype", None) or self.base.weight.dtype
+
+    @property
+    def ranks(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Return A, (1, r, in), and B, (1, out, r), of every adapter in training."""
+        if self.lora_A is None or self.lora_B is None:
+            return []
+        return [(self.lora_A, self.lora_B), *(one.both for one in self.further if isinstance(one, _Ranks))]
 
     def activate(self, indices: Sequence[int] | None) -> None:
         """Use the frozen adapters `indices`, in their order; all where it is None."""
@@ -67,24 +95,28 @@ class LoRALinear(nn.Module):
     def stack(self, factors: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Set the frozen adapters from (A, B), shapes (r, in) and (out, r), scale in B; ranks pad to the largest."""
         rank = max(a.shape[0] for a, _ in factors)
-        like = self.base.weight
-        stacked_a = like.new_zeros(len(factors), rank, self.base.in_features)
-        stacked_b = like.new_zeros(len(factors), self.base.out_features, rank)
+        dtype, device = self.dtype, self.base.weight.device
+        stacked_a = torch.zeros(len(factors), rank, self.base.in_features, dtype=dtype, device=device)
+        stacked_b = torch.zeros(len(factors), self.base.out_features, rank, dtype=dtype, device=device)
         for k, (a, b) in enumerate(factors):
             stacked_a[k, : a.shape[0]] = a
             stacked_b[k, :, : b.shape[1]] = b
         self.frozen_A, self.frozen_B = stacked_a, stacked_b
 
-    def train_ranks(self, rank: int, scale: float, generator: torch.Generator, dropout: float = 0.0) -> None:
-        """Add `rank` trainable ranks to one adapter, A Kaiming-uniform(a = sqrt 5), B zero, in float32.
+    def train_ranks(
+        self, rank: int, scale: float, generator: torch.Generator, dropout: float = 0.0, adapters: int = 1
+    ) -> None:
+        """Add `rank` trainable ranks to each adapter, A Kaiming-uniform(a = sqrt 5), B zero, in float32.
 
-        In training mode, a share `dropout` of their inputs is zero and the rest scaled up, as PEFT has it.
+        Adapters begin alike, as fits one after another do. In training mode, a share `dropout` of their inputs is zero
+        and the rest scaled up, as PEFT has it.
         """
         bound = self.base.in_features**-0.5  # Kaiming-uniform with a = sqrt 5 is uniform on +- 1 / sqrt(fan_in)
         # on the CPU, so that every device starts from the same numbers
         a = torch.empty(1, rank, self.base.in_features, device="cpu").uniform_(-bound, bound, generator=generator)
-        self.lora_A = nn.Parameter(a.to(self.base.weight.device))
-        self.lora_B = nn.Parameter(torch.zeros(1, self.base.out_features, rank, device=self.base.weight.device))
+        a, b = a.to(self.base.weight.device), torch.zeros(1, self.base.out_features, rank).to(self.base.weight.device)
+        self.lora_A, self.lora_B = nn.Parameter(a), nn.Parameter(b)
+        self.further = nn.ModuleList(_Ranks(a.clone(), b.clone()) for _ in range(adapters - 1))
         self.scale, self.dropout = scale, dropout
 
 
@@ -123,18 +155,25 @@ class LoRAStack:
             layer.stack([adapter.get(name, empty) for adapter in adapters])
 
     def train_ranks(
-        self, rank: int, alpha: float, seed: int, targets: Sequence[str] | None = None, dropout: float = 0.0
+        self,
+        rank: int,
+        alpha: float,
+        seed: int,
+        targets: Sequence[str] | None = None,
+        dropout: float = 0.0,
+        adapters: int = 1,
     ) -> None:
         """Add trainable ranks, scaled by alpha / rank, to the layers that `targets` match; to all where not given."""
         generator = torch.Generator("cpu").manual_seed(seed)
         for name, layer in self.layers.items():
             if targets is None or any(_matches(name, target) for target in targets):
-                layer.train_ranks(rank, alpha / rank, generator, dropout)
+                layer.train_ranks(rank, alpha / rank, generator, dropout, adapters)
 
     @property
     def moved(self) -> bool:
-        """Return whether any B of the ranks in training is no longer the zero that it starts from."""
-        return any(bool(layer.lora_B.any()) for layer in self.layers.values() if layer.lora_B is not None)
+        """Return whether some B of each adapter in training is no longer the zero that it starts from."""
+        adapters = zip(*(layer.ranks for layer in self.layers.values() if layer.ranks), strict=True)
+        return all(any(bool(b.any()) for _, b in adapter) for adapter in adapters)
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -158,6 +197,18 @@ class LoRAStack:
     def _activate(self, indices: Sequence[int] | None) -> None:
         for layer in self.layers.values():
             layer.activate(indices)
+
+    @contextlib.contextmanager
+    def training(self, indices: Sequence[int]) -> Iterator[None]:
+        """Within the block, the groups of a batch are the adapters in training `indices`, on their frozen ones."""
+        for layer in self.layers.values():
+            layer.in_step = indices
+        try:
+            with self.active(indices):
+                yield
+        finally:
+            for layer in self.layers.values():
+                layer.in_step = None
 
     @contextlib.contextmanager
     def frozen(self, adapter: Mapping[str, tuple[Tensor, Tensor]]) -> Iterator[None]:

@@ -73,7 +73,7 @@ def test_micro_batches_know_the_response_tokens_of_their_step_over_all_devices()
     batches = [list(SFTLoader(examples, 1, 2, None, rank, 2)) for rank in (0, 1)]
     assert [[batch.row_ids for batch in rank] for rank in batches] == [[["t0"], ["t2"], ["t4"]], [["t1"], ["t3"]]]
     assert [[batch.step_tokens for batch in rank] for rank in batches] == [[10, 10, 5], [10, 10]]
-    assert batches[0][1].tokens.response_mask.sum() == 3
+    assert sum(row.response_length for row in batches[0][1].rows) == 3
 
 
 def recipe_of(tiny_model: Path, tmp_path: Path, rows: list[SFTRow]) -> Recipe:

@@ -16,7 +16,7 @@ from sipo_pl.data.templates import Encoded
 from sipo_pl.errors import UserError
 from sipo_pl.losses import DPOLW
 from sipo_pl.modules.dpo import DPOAlignment
-from sipo_pl.modules.lora_fit import LoRASettings
+from sipo_pl.modules.lora_fit import Forwards, LoRASettings
 from sipo_pl.modules.preference import PreferenceModule
 from sipo_pl.modules.realign import Realignment
 from sipo_pl.policies.adapters import read_adapter, write_adapter
@@ -155,6 +155,27 @@ def test_every_steps_gradient_is_that_of_the_mean_over_its_pairs(
         assert sorted(name for window in epoch for name in window) == names  # every epoch trains on every pair
     assert min(check.largest) > 100 * ABSOLUTE_TOLERANCE  # so that the comparison says something
     assert {"val/loss", "val/rewards/margins", "val/logps/chosen"} <= set(trainer.callback_metrics)
+
+
+@pytest.mark.parametrize(("budget", "checkpointing"), [(60, False), (10_000, True)])
+def test_neither_the_token_budget_nor_layers_computed_again_change_a_fit(
+    recipe: Recipe, tmp_path: Path, budget: int, checkpointing: bool
+) -> None:
+    factors = []
+    for forwards in (Forwards(), Forwards(budget, checkpointing)):
+        module, data = make(recipe, Realignment)
+        module.forwards = forwards
+        fit(module, data, tmp_path, Gradients(ALPHA))
+        factors.append(module.adapter())
+    for name, (a, b) in factors[0].items():
+        torch.testing.assert_close(factors[1][name], (a, b), rtol=1e-4, atol=1e-5)
+
+
+def test_a_pair_longer_than_the_token_budget_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    module, data = make(recipe, DPOAlignment)
+    module.forwards = Forwards(batch_tokens=30)
+    with pytest.raises(UserError, match=r"batch_tokens: p\d takes \d+ tokens, more than the 30 of a forward"):
+        fit(module, data, tmp_path)
 
 
 def test_the_first_loss_is_log_two_and_the_validation_is_the_mean_over_pairs(recipe: Recipe, tmp_path: Path) -> None:

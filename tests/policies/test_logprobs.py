@@ -78,7 +78,7 @@ def test_padded_rows_equal_the_full_log_softmax_of_each_alone(family: str) -> No
 def test_chunks_change_neither_values_nor_gradients(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     gradients, values = [], []
     for size in (10_000, chunk):
-        monkeypatch.setattr(logprobs, "CHUNK", size)
+        monkeypatch.setattr(logprobs, "CHUNK", {False: size})
         model = make()
         logps = response_logps(model, collate(ROWS))
         (logps * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum().backward()

@@ -165,7 +165,7 @@ def test_scores_are_those_of_each_policy_and_row_alone(
 def test_training_scores_like_scoring(problem: Problem, rows: list[Encoded], chunk: int) -> None:
     """The forward of a fit, padded on the right and in chunks, is the full log-softmax, and that of the scorer."""
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(logprobs, "CHUNK", chunk)
+        patch.setattr(logprobs, "CHUNK", {False: chunk})
         one = problem.stack(problem.factors[0])
         found = response_logps(one.model, collate(rows))
         torch.testing.assert_close(found, expected(problem, rows)[0], **CLOSE)
