@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from sipo_pl import __version__
-from sipo_pl.errors import UsageError, UserError, nearest
+from sipo_pl.errors import Stopped, UsageError, UserError, nearest
 
 DONE, FAILED, WRONG_USE, RESUMABLE = 0, 1, 2, 75
 DEBUG_VARIABLE = "SIPO_PL_DEBUG"
@@ -79,6 +79,9 @@ def _guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int
     except UserError as error:
         log.error("sipo_pl %s: %s", command, error)
         return WRONG_USE if isinstance(error, UsageError) else FAILED
+    except Stopped as stop:
+        log.error("sipo_pl %s: %s; the same command goes on from here", command, stop)
+        return RESUMABLE
     except KeyboardInterrupt:
         log.error("sipo_pl %s: stopped; the same command goes on from here", command)
         return RESUMABLE

@@ -19,6 +19,7 @@ from sipo_pl.graph import Node, build_graph, check_inputs, choose
 from sipo_pl.overrides import Overrides, parse_recipe
 from sipo_pl.recipe import Recipe
 from sipo_pl.stage_process import check_stages, run_stage
+from sipo_pl.stopping import Stopping
 
 log = logging.getLogger("sipo_pl")
 
@@ -35,6 +36,7 @@ def run(
     set: list[str] | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
+    stop_after: str | None = None,
 ) -> int:
     """Run all stages of a recipe, in order, skipping what is complete.
 
@@ -47,6 +49,7 @@ def run(
         set: settings of stages or of the recipe, such as align.model.lora.r=8 or recipe.seed=3
         dry_run: print the plan with each stage's command, and run nothing
         overwrite: make the stages that are run anew, whatever their folders hold
+        stop_after: stop at the first step, unit or stage that ends after this time, such as 3h50m
 
     Returns:
         The exit code: that of the stage that failed, or 0.
@@ -64,9 +67,11 @@ def run(
         return 0
     run_dir = recipe.layout.run_dir
     with lock(run_dir):
+        stopping = Stopping(run_dir)
+        stopping.begin(stop_after)
         os.environ[logs.LOG_VARIABLE] = str(run_dir / "run.log")
         logs.log_to(run_dir / "run.log")
-        return _run_nodes(nodes, plan, recipe, recipe_name, overwrite)
+        return _run_nodes(nodes, plan, recipe, recipe_name, overwrite, stopping)
 
 
 def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
@@ -76,7 +81,12 @@ def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
 
 
 def _run_nodes(
-    nodes: Sequence[Node], plan: Mapping[str, list[str]], recipe: Recipe, recipe_name: str, overwrite: bool
+    nodes: Sequence[Node],
+    plan: Mapping[str, list[str]],
+    recipe: Recipe,
+    recipe_name: str,
+    overwrite: bool,
+    stopping: Stopping,
 ) -> int:
     run_dir = recipe.layout.run_dir
     timings = Timings(run_dir / "timings.json")
@@ -94,6 +104,9 @@ def _run_nodes(
         if not overwrite and _is_complete(folder, request):
             log.info("[%d/%d] %s: complete", number, len(nodes), node.name)
             continue
+        if reason := stopping.reason:
+            log.info("stopped by %s before %s; the same `run` goes on from here", reason, node.name)
+            return RESUMABLE
         log.info("[%d/%d] %s", number, len(nodes), node.name)
         log.debug("sipo_pl %s", shlex.join(words))
         start = time.monotonic()

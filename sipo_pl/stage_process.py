@@ -103,7 +103,7 @@ def _handing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
 
 
 def _exit_code(code: int | None, handed: Sequence[int]) -> int:
-    if code and handed:  # even where the signal met a process that had not yet learnt what to do with it
+    if handed:  # even where it met a process that had not yet learnt what to do with it, or one that had just ended
         return cli.RESUMABLE
     if code is None:
         return cli.FAILED

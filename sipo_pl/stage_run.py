@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
@@ -22,13 +21,15 @@ from sipo_pl.callbacks.progress import FitProgress, PredictProgress
 from sipo_pl.callbacks.resume import ResumeCheckpoint
 from sipo_pl.callbacks.still_guard import StillGuard
 from sipo_pl.callbacks.writer import UnitWriter
+from sipo_pl.checkpoint_io import newest_readable, read_checkpoint
 from sipo_pl.data.unit_data import UnitData
 from sipo_pl.data.units import unit_files, unit_path
-from sipo_pl.errors import UsageError, UserError
+from sipo_pl.errors import Stopped, UsageError, UserError
 from sipo_pl.modules.lora_fit import LoRAFit
 from sipo_pl.modules.prediction import GenerationModule, PredictionModule
 from sipo_pl.policies.loading import tokenizer_hash, weights_hash
 from sipo_pl.recipe import Recipe
+from sipo_pl.stopping import Stopping
 
 log = logging.getLogger("sipo_pl")
 
@@ -92,6 +93,7 @@ class StageRun:
     ) -> None:
         self.stage, self.recipe, self.model, self.data = stage, recipe, model, data
         self.folder = recipe.layout.stage(stage)
+        self.stopping = Stopping(recipe.layout.run_dir)
         if getattr(rank_zero_only, "rank", 0) == 0:
             held.enter_context(lock(self.folder))
         inputs = {**getattr(data, "inputs", {}), **model.inputs}
@@ -124,13 +126,15 @@ class StageRun:
             enable_version_counter=False,
             save_on_train_epoch_end=False,  # the weights that were validated, not those of the epoch's end
         )
-        resume = ResumeCheckpoint(self.resume_checkpoint, saving.save_every)
+        resume = ResumeCheckpoint(*self.resume_checkpoints, saving.save_every, self.stopping)
         guards = [NaNGuard(), StillGuard()]
         return [EvenValidation(saving.validations, at_end), *guards, FitProgress(self.stage), best, resume]
 
     @property
-    def resume_checkpoint(self) -> Path:
-        return self.folder / "checkpoints" / "last.ckpt"
+    def resume_checkpoints(self) -> tuple[Path, Path]:
+        """Return where the newest checkpoint to resume from is, and the one before it."""
+        folder = self.folder / "checkpoints"
+        return folder / "last.ckpt", folder / "before.ckpt"
 
     @property
     def best_checkpoint(self) -> Path:
@@ -139,9 +143,9 @@ class StageRun:
     def fit(self, trainer: Trainer, saving: Saving, **arguments: Any) -> None:
         """Fit, resuming from the last checkpoint, then write what it made and mark the stage complete."""
         assert isinstance(self.model, LoRAFit)
-        resume = arguments.pop("ckpt_path", None) or (
-            self.resume_checkpoint if self.resume_checkpoint.exists() else None
-        )
+        if given := arguments.pop("ckpt_path", None):
+            read_checkpoint(Path(given))
+        resume = given or newest_readable(self.resume_checkpoints)
         if resume:
             log.info("%s: resuming from %s", self.stage, resume)
         with stoppable(trainer):
@@ -160,7 +164,7 @@ class StageRun:
         log.info("%s: written to %s", self.stage, ", ".join(map(str, made)))
 
     def _load_best(self) -> dict[str, Any]:
-        checkpoint = torch.load(self.best_checkpoint, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint(self.best_checkpoint)
         self.model.load_state_dict(checkpoint["state_dict"], strict=False)
         return {"kept step": checkpoint["global_step"]}
 
@@ -187,6 +191,10 @@ class StageRun:
     def _finish_units(self) -> None:
         assert isinstance(self.data, UnitData)
         assert isinstance(self.model, PredictionModule)
+        missing = sum(not unit_path(self.folder, index).exists() for index in range(self.total_units))
+        if missing and (reason := self.data.stopping.reason):
+            done = self.total_units - missing
+            raise Stopped(f"stopped by {reason} after {done} of {self.total_units} units, which are written")
         rows, clean, marks = 0, 0, Counter[str]()
         for index in range(self.total_units):
             expected = self.model.expected_ids(self.data.unit(index))

@@ -144,6 +144,7 @@ def write_adapter(folder: Path, factors: Factors, *, base_model: str) -> None:
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
+    config.target_modules = sorted(config.target_modules)  # a set, else written in another order by each process
     tensors = {}
     for name, (a, b) in factors.items():
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = a.contiguous()
