@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,6 +117,8 @@ def _run_nodes(
             log.info("stopped in %s; the same `run` goes on from here", node.name)
             return code
         if code != 0:
+            if code == 128 + signal.SIGKILL:
+                log.error("%s was killed from outside; a machine that is short of memory does so", node.name)
             log.error("%s ended with exit code %d; its command: sipo_pl %s", node.name, code, shlex.join(words))
             log.error("log: %s; the same `run` goes on from here", run_dir / "run.log")
             return code
