@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tiny_run import edit, kill, make_talkative_model, sipo_pl, start, write_recipe, write_yaml
+from tiny_run import kill, make_talkative_model, sipo_pl, start, write_recipe, write_yaml
 
 from sipo_pl.artifacts import Manifest
 
@@ -104,7 +104,6 @@ def _recipe(folder: Path, model: Path) -> Path:
         values["saving"]["save_every"] = INTERVAL
         values["trainer"]["callbacks"] = [{"class_path": "crash.StepLog"}]
         write_yaml(path, values)
-    edit(folder / "sample.yaml", "unit_prompts: 2", "unit_prompts: 1")  # more units to be cut off
     return recipe
 
 

@@ -13,6 +13,6 @@ def test_a_run_under_a_few_blows_ends_as_a_whole_one(
     here = str(Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv(crash.STEPS_VARIABLE, str(tmp_path))
-    figures = crash.crash(tmp_path, talkative_model, finished_run / "run", seed=3, blows=3)
+    figures = crash.crash(tmp_path, talkative_model, finished_run / "run", seed=3, blows=2)
     assert figures.fine, figures
     assert figures.runs >= 1
