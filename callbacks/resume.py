@@ -1,10 +1,12 @@
 """The checkpoint that a fit resumes from."""
 
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -17,7 +19,8 @@ from sipo_pl.stopping import Stopping
 class ResumeCheckpoint(Checkpoint):
     """Saves the fit every few optimizer steps, and where it is asked to stop; the saving before is kept beside it.
 
-    A step that is validated is not saved: a restart from it would go on without its validation. The next one is.
+    A step that is validated is saved after its validation: a restart from before would go on without it. The state of
+    the random generators is saved too, for losses and layers that draw.
 
     Args:
         path: the file
@@ -31,19 +34,42 @@ class ResumeCheckpoint(Checkpoint):
             raise ValueError(f"every: {every} is less than one")
         self.path, self.before, self.every, self.stopping = path, before, every, stopping
         self._seen = self._saved = 0
+        self._random: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return {"python": random.getstate(), "torch": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._random = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = self._saved = trainer.global_step
-        self.stopping.listen()  # after the trainer, which would end in the middle of a step; it restores the handlers
+        if self._random:
+            random.setstate(self._random["python"])
+            torch.set_rng_state(self._random["torch"])
+            if len(self._random["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(self._random["cuda"])
+        # after the trainer, which would end in the middle of a step; it restores the handlers
+        self.stopping.listen("step")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        stepped, self._seen = trainer.global_step > self._seen, trainer.global_step
+        validates = trainer.val_check_batch == 1
+        if stepped and not validates:
+            self._at_border(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._at_border(trainer, pl_module)
+
+    def _at_border(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a step, or stop after it, where that is due; the last one is the end of the fit."""
         assert isinstance(pl_module, LoRAFit)  # knows the steps from its batch plan
         step, total = trainer.global_step, pl_module.total_steps
-        stepped, self._seen = step > self._seen, step
-        validates = trainer.val_check_batch == 1
-        if not stepped or validates or step == total:
+        if step == total:
             return
         reason = self.stopping.reason
         # all devices stop at the same step, whichever of them was asked

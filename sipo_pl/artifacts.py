@@ -272,12 +272,12 @@ class Manifest:
         """Write the manifest into `folder`, atomically."""
         write_json(folder / MANIFEST, asdict(self))
 
-    def check(self, folder: Path, made_by: str, prefix: str = "") -> None:
+    def check(self, folder: Path, remedy: str, prefix: str = "") -> None:
         """Check that the listed files are as they were written; those above `LARGE` only have to be there.
 
         Args:
             folder: the stage's folder.
-            made_by: the command that makes it.
+            remedy: the command or option that makes it anew, for the error.
             prefix: check only files whose path within the folder begins so.
 
         Raises:
@@ -288,11 +288,9 @@ class Manifest:
             if not name.startswith(prefix):
                 continue
             if not path.is_file():
-                raise UserError(f"{path}: missing; `{made_by} --overwrite` makes it anew")
+                raise UserError(f"{path}: missing; {remedy} makes it anew")
             if path.stat().st_size <= LARGE and file_hash(path) != expected:
-                raise UserError(
-                    f"{path}: damaged or edited since it was written; `{made_by} --overwrite` makes it anew"
-                )
+                raise UserError(f"{path}: damaged or edited since it was written; {remedy} makes it anew")
 
     def finish(self, folder: Path, files: Iterable[Path], rows: int | None = None, **notes: Any) -> None:
         """Record the files, mark the folder complete and write the manifest."""
@@ -331,6 +329,8 @@ def open_stage(
         if found.stage != stage:
             differences = [f"stage: {found.stage!r} there, {stage!r} asked"]
         if not differences:
+            if found.complete:
+                found.check(folder, "--overwrite")
             return found
         made = [path for path in _visible(folder) if path.name not in (MANIFEST, CONFIG)]
         if found.complete or made:  # else nothing is lost
@@ -386,13 +386,13 @@ def input_hash(path: Path, made_by: str) -> str:
     manifest = Manifest.read(path)
     if manifest is None:
         if maker := Manifest.read(path.parent):
-            maker.check(path.parent, made_by, f"{path.name}/")
+            maker.check(path.parent, f"`{made_by} --overwrite`", f"{path.name}/")
         return content_hash(
             {str(file.relative_to(path)): file_hash(file) for file in path.rglob("*") if file.is_file()}
         )
     if not manifest.complete:
         raise UserError(f"{path}: not complete; `{made_by}` goes on with it")
-    manifest.check(path, made_by)
+    manifest.check(path, f"`{made_by} --overwrite`")
     return manifest.result_hash
 
 

@@ -94,6 +94,9 @@ def _run_nodes(
     log.info("run %s: %d stages in %s", recipe.name, len(nodes), run_dir)
     requests = {node.name: _request(node, plan[node.name], recipe, recipe_name) for node in nodes}
     waiting = [node for node in nodes if overwrite or not _is_complete(run_dir / node.name, requests[node.name])]
+    for node in nodes:
+        if node not in waiting and (manifest := Manifest.read(run_dir / node.name)):
+            manifest.check(run_dir / node.name, f"`sipo_pl {shlex.join(plan[node.name])} --overwrite`")
     # one of each config is enough, and one of a later round, whose policies may stand on other base models
     commands = {(node.config, node.round > 1): plan[node.name] for node in reversed(waiting)}
     if waiting and (code := check_stages(list(reversed(commands.values())))):
@@ -138,7 +141,8 @@ def _request(node: Node, words: list[str], recipe: Recipe, recipe_name: str) -> 
     if node.config == "prepare":
         inputs |= {name: source_hash(source) for name, source in recipe.data.sources().items()}
     inputs |= {one.name: input_hash(Path(one.adapter), "") for one in recipe.objectives if one.adapter}
-    texts = {"config": load_yaml(config), "recipe": load_yaml(find_config(recipe_name))}
+    shared = {key: value for key, value in load_yaml(find_config(recipe_name)).items() if key != "run_dir"}  # may move
+    texts = {"config": load_yaml(config), "recipe": shared}
     options = words[words.index("--config") + 2 :]
     inputs |= {name: file_hash(Path(name)) for name in _files_named_in([texts, options])}
     return {"verb": words[0], "options": options, "texts": content_hash(texts), "inputs": inputs}

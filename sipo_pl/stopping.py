@@ -15,6 +15,7 @@ log = logging.getLogger("sipo_pl")
 STOP_FILE = "stop"  # `touch` it in the run folder
 STOP_VARIABLE = "SIPO_PL_STOP_AT"  # seconds since 1970; a run's stages, and a stage's other devices, take it over
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ECHO = 1.0  # seconds within which one request may come twice: from a terminal or scheduler, and handed on by the run
 SECONDS = {"h": 3600, "m": 60, "s": 1}
 
 
@@ -28,17 +29,26 @@ class Stopping:
     def __init__(self, run_dir: Path) -> None:
         self.file = run_dir / STOP_FILE
         self._signal: int | None = None
+        self._since = 0.0
 
-    def listen(self) -> None:
-        """Take the signals from now on: the first is a reason to stop at the next border, a second stops at once."""
+    def listen(self, border: str) -> None:
+        """Take the signals from now on: the first is a reason to stop at the next border, a second stops at once.
+
+        Args:
+            border: what ends there, such as step.
+        """
+        self._border = border
         for number in SIGNALS:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:
-            raise KeyboardInterrupt
-        self._signal = number
-        log.info("%s: stopping at the next step; a second one stops at once", signal.Signals(number).name)
+            if time.monotonic() - self._since > ECHO:
+                raise KeyboardInterrupt
+            return
+        self._signal, self._since = number, time.monotonic()
+        name = signal.Signals(number).name
+        log.info("%s: stopping at the end of this %s; a second one stops at once", name, self._border)
 
     @property
     def reason(self) -> str | None:

@@ -264,6 +264,7 @@ def test_the_hash_of_an_input_follows_its_content(tmp_path: Path) -> None:
     assert input_hash(tmp_path / "moved", "make") == before[1]
     file.write_text("{} ")
     (tmp_path / "moved" / "weights").write_text("2")
+    open_it(stage, overwrite=True)
     write_jsonl(stage / "kept.jsonl", [{"a": 2}])
     open_it(stage).finish(stage, [stage / "kept.jsonl"])
     after = [input_hash(path, "make") for path in (file, tmp_path / "moved", stage)]

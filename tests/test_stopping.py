@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tiny_run import Command, Said, write_recipe
 
 from sipo_pl.artifacts import Manifest, file_hash, read_json
 from sipo_pl.errors import UsageError
-from sipo_pl.stopping import STOP_FILE, duration
+from sipo_pl.stopping import ECHO, STOP_FILE, duration
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 
@@ -22,26 +23,32 @@ WEIGHTS = "adapter/adapter_model.safetensors"
 class AskAt(Callback):
     """Asks the fit to stop, at a micro-batch of the second epoch: by a signal, or by touching a file."""
 
-    def __init__(self, batch: int, by: str) -> None:
-        self.batch, self.by = batch, by
+    def __init__(self, batch: int, by: str, after: float = 0.0) -> None:
+        self.batch, self.by, self.after = batch, by, after
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.current_epoch != 1 or batch_idx != self.batch:
             return
-        if self.by.startswith("SIG"):
-            os.kill(os.getpid(), signal.Signals[self.by])
-        else:
-            Path(self.by).touch()
+        time.sleep(self.after)
+        ask_by(self.by)
 
 
-class TouchAtUnit(Callback):
-    """Touches a file when the first unit is begun."""
+class AskAtUnit(Callback):
+    """Asks the prediction to stop when a unit is begun."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, by: str) -> None:
+        self.by = by
 
     def on_predict_batch_start(self, trainer: Trainer, *arguments: Any) -> None:
-        Path(self.file).touch()
+        ask_by(self.by)
+
+
+def ask_by(by: str) -> None:
+    """Send this process a signal, or touch a file."""
+    if by.startswith("SIG"):
+        os.kill(os.getpid(), signal.Signals[by])
+    else:
+        Path(by).touch()
 
 
 @pytest.fixture
@@ -59,11 +66,12 @@ def fit(folder: Path, command: Command, *options: object) -> Said:
     return command("fit", "--config", folder / "align.yaml", "--objective", "kind", *options)
 
 
-def ask(batch: int, by: object) -> tuple[str, ...]:
+def ask(batch: int, by: object, after: float = 0.0) -> tuple[str, ...]:
     return (
         f"--trainer.callbacks+={__name__}.AskAt",
         f"--trainer.callbacks.batch={batch}",
         f"--trainer.callbacks.by={by}",
+        f"--trainer.callbacks.after={after}",
     )
 
 
@@ -80,7 +88,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 # nine steps in three epochs; the fifth and the ninth are validated
 @pytest.mark.parametrize(
-    ("by", "batch", "step"), [("SIGTERM", 0, 4), ("SIGINT", 5, 6), ("SIGUSR1", 2, 6), (STOP_FILE, 4, 6)]
+    ("by", "batch", "step"), [("SIGTERM", 0, 4), ("SIGINT", 5, 6), ("SIGUSR1", 2, 5), (STOP_FILE, 4, 6)]
 )
 def test_a_fit_that_is_stopped_saves_its_step_and_goes_on(
     folder: Path, finished_run: Path, command: Command, by: str, batch: int, step: int
@@ -106,20 +114,29 @@ def test_a_fit_that_is_stopped_saves_its_step_and_goes_on(
 
 
 def test_a_second_signal_stops_a_fit_at_once(folder: Path, command: Command) -> None:
-    said = fit(folder, command, *ask(0, "SIGTERM"), *ask(0, "SIGINT"))
+    said = fit(folder, command, *ask(0, "SIGTERM"), *ask(0, "SIGINT", after=1.1 * ECHO))
     assert said.code == 75
     assert said.err.splitlines()[-1] == "sipo_pl fit: stopped; the same command goes on from here"
 
 
-def test_a_prediction_stops_after_the_unit_it_is_at(folder: Path, finished_run: Path, command: Command) -> None:
+def test_a_signal_that_comes_twice_at_once_is_one(folder: Path, command: Command) -> None:
+    said = fit(folder, command, *ask(0, "SIGINT"), *ask(0, "SIGINT"))
+    assert said.code == 75
+    assert "stopped by SIGINT at step 4 of 9, which is saved" in said.err
+
+
+@pytest.mark.parametrize("by", ["SIGTERM", "the file"])
+def test_a_prediction_stops_after_the_unit_it_is_at(
+    folder: Path, finished_run: Path, command: Command, by: str
+) -> None:
     for name in ("align-kind", "align-short"):
         shutil.copytree(finished_run / "run" / name, folder / "run" / name)
     file = folder / "run/stop"
     words = ("predict", "--config", folder / "sample.yaml")
-    touch = (f"--trainer.callbacks+={__name__}.TouchAtUnit", f"--trainer.callbacks.file={file}")
-    said = command(*words, *touch)
+    reason = by if by == "SIGTERM" else str(file)
+    said = command(*words, f"--trainer.callbacks+={__name__}.AskAtUnit", f"--trainer.callbacks.by={reason}")
     assert said.code == 75
-    assert f"stopped by {file} after 1 of 3 units, which are written; the same command" in said.err
+    assert f"stopped by {reason} after 1 of 3 units, which are written; the same command" in said.err
     assert [path.name for path in sorted((folder / "run/sample").glob("unit-*"))] == ["unit-00000.jsonl"]
     assert command(*words).code == 0
     assert not file.exists()
@@ -132,9 +149,9 @@ def test_a_time_limit_stops_a_fit_at_a_step_and_a_run_before_a_stage(folder: Pat
     assert said.code == 75
     assert "stopped by --stop_after at step" in said.err
     assert (folder / "run/align-kind/checkpoints/last.ckpt").exists()
-    said = command("run", "--config", folder / "recipe.yaml", "--until", "prepare", "--stop_after", "1s")
+    said = command("run", "--config", folder / "recipe.yaml", "--until", "align", "--stop_after", "1s")
     assert said.code == 75
-    assert "stopped by --stop_after before prepare; the same `run` goes on from here" in said.err
+    assert "stopped by --stop_after before align-kind; the same `run` goes on from here" in said.err
 
 
 def test_a_wrong_time_is_one_line(folder: Path, command: Command) -> None:
