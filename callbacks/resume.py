@@ -1,37 +1,97 @@
 """The checkpoint that a fit resumes from."""
 
+import os
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from sipo_pl.artifacts import atomic_path, remove
+from sipo_pl.errors import Stopped
+from sipo_pl.modules.lora_fit import LoRAFit
+from sipo_pl.stopping import Stopping
+
 
 class ResumeCheckpoint(Checkpoint):
-    """Saves the fit every few optimizer steps, always over the same file.
+    """Saves the fit every few optimizer steps, and where it is asked to stop; the saving before is kept beside it.
 
-    A step that is validated is not saved: a restart from it would go on without its validation. The next one is.
+    A step that is validated is saved after its validation: a restart from before would go on without it. The state of
+    the random generators is saved too, for losses and layers that draw.
 
     Args:
         path: the file
+        before: where the file of the saving before goes
         every: optimizer steps between two savings, at least
+        stopping: what may ask the fit to stop
     """
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path, before: Path, every: int, stopping: Stopping) -> None:
         if every < 1:
             raise ValueError(f"every: {every} is less than one")
-        self.path, self.every = path, every
+        self.path, self.before, self.every, self.stopping = path, before, every, stopping
         self._seen = self._saved = 0
+        self._random: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return {"python": random.getstate(), "torch": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._random = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = self._saved = trainer.global_step
+        if self._random:
+            random.setstate(self._random["python"])
+            torch.set_rng_state(self._random["torch"])
+            if len(self._random["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(self._random["cuda"])
+        # after the trainer, which would end in the middle of a step; it restores the handlers
+        self.stopping.listen("step")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        stepped, self._seen = step > self._seen, step
+        stepped, self._seen = trainer.global_step > self._seen, trainer.global_step
         validates = trainer.val_check_batch == 1
-        if stepped and not validates and step - self._saved >= self.every:
-            trainer.save_checkpoint(self.path)
+        if stepped and not validates:
+            self._at_border(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._at_border(trainer, pl_module)
+
+    def _at_border(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a step, or stop after it, where that is due; the last one is the end of the fit."""
+        assert isinstance(pl_module, LoRAFit)  # knows the steps from its batch plan
+        step, total = trainer.global_step, pl_module.total_steps
+        if step == total:
+            return
+        reason = self.stopping.reason
+        # all devices stop at the same step, whichever of them was asked
+        stops = trainer.strategy.reduce_boolean_decision(reason is not None, all=False)
+        if stops or step - self._saved >= self.every:
+            self._save(trainer)
             self._saved = step
+        if stops:
+            raise Stopped(f"stopped by {reason or 'another process'} at step {step} of {total}, which is saved")
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero and self.path.exists():
+            self._keep_before()
+        trainer.save_checkpoint(self.path)
+
+    def _keep_before(self) -> None:
+        if self.path.is_dir():  # of a sharded trainer
+            remove(self.before)
+            self.path.replace(self.before)
+            return
+        with atomic_path(self.before) as aside:
+            try:
+                os.link(self.path, aside)  # the newest stays in place until the next one takes it
+            except OSError:  # a file system without links
+                shutil.copyfile(self.path, aside)

@@ -5,11 +5,13 @@ change results, the hashes of its inputs, package versions and the content hash 
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,6 +24,9 @@ from sipo_pl.errors import UserError, nearest
 MANIFEST = "manifest.json"
 CONFIG = "config.yaml"  # resolved config of a trainer stage
 VERSIONED = ("torch", "transformers", "peft", "lightning")
+UNWRITABLE = {"ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EIO"}  # names of errors
+ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)")  # what `atomic_path` leaves if it is killed
+LARGE = 2**30  # bytes; files above it are not read in full to see whether they have changed
 
 
 @contextlib.contextmanager
@@ -29,10 +34,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path beside `path`; when the block ends well, flush it to disk and rename it into place.
 
     Works for a file and for a folder. A reader never sees a half-written `path`.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    remove(aside)
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(aside)
+        yield from _renamed(path, aside)
+
+
+def _renamed(path: Path, aside: Path) -> Iterator[Path]:
     try:
         yield aside
         for written in [aside, *(aside.rglob("*") if aside.is_dir() else [])]:
@@ -45,6 +58,44 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _fsync(path.parent)
     finally:
         remove(aside)
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Within the block, a full disk or a folder that cannot be written is a UserError that names `path`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if match := re.search(r"\(os error (\d+)\)", str(error)):  # as libraries that are not Python's say it
+            number = int(match[1])
+        if number is None or errno.errorcode.get(number) not in UNWRITABLE:
+            raise
+        raise UserError(f"{path}: cannot be written: {os.strerror(number)}; what was there is as it was") from None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder; a folder that was just being replaced comes back."""
+    for path in folder.rglob(".*"):
+        match = ASIDE.fullmatch(path.name)
+        if match and not _lives(int(match["process"])):
+            place = path.with_name(match["name"])
+            if match["kind"] == "old" and not place.exists():
+                path.replace(place)
+            else:
+                remove(path)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def remove(path: Path) -> None:
@@ -210,13 +261,36 @@ class Manifest:
             return None
         value = read_json(path)
         try:
-            return cls(**value)
+            manifest = cls(**value)
+            if not all(isinstance(part, dict) for part in (manifest.keys, manifest.inputs, manifest.files)):
+                raise TypeError
+            return manifest
         except TypeError:
             raise UserError(f"{path}: not a manifest of this program; remove it or choose another run_dir") from None
 
     def write(self, folder: Path) -> None:
         """Write the manifest into `folder`, atomically."""
         write_json(folder / MANIFEST, asdict(self))
+
+    def check(self, folder: Path, remedy: str, prefix: str = "") -> None:
+        """Check that the listed files are as they were written; those above `LARGE` only have to be there.
+
+        Args:
+            folder: the stage's folder.
+            remedy: the command or option that makes it anew, for the error.
+            prefix: check only files whose path within the folder begins so.
+
+        Raises:
+            UserError: a file is missing or has changed.
+        """
+        for name, expected in self.files.items():
+            path = folder / name
+            if not name.startswith(prefix):
+                continue
+            if not path.is_file():
+                raise UserError(f"{path}: missing; {remedy} makes it anew")
+            if path.stat().st_size <= LARGE and file_hash(path) != expected:
+                raise UserError(f"{path}: damaged or edited since it was written; {remedy} makes it anew")
 
     def finish(self, folder: Path, files: Iterable[Path], rows: int | None = None, **notes: Any) -> None:
         """Record the files, mark the folder complete and write the manifest."""
@@ -255,6 +329,8 @@ def open_stage(
         if found.stage != stage:
             differences = [f"stage: {found.stage!r} there, {stage!r} asked"]
         if not differences:
+            if found.complete:
+                found.check(folder, "--overwrite")
             return found
         made = [path for path in _visible(folder) if path.name not in (MANIFEST, CONFIG)]
         if found.complete or made:  # else nothing is lost
@@ -294,9 +370,14 @@ def _short(value: Any) -> str:
 def input_hash(path: Path, made_by: str) -> str:
     """Return the content hash of an input: a complete stage folder, another folder, or a file.
 
+    What a stage wrote is read in full, and has to be what the stage's manifest says.
+
     Args:
         path: the folder or file.
         made_by: the command that makes it, for the error where it is missing.
+
+    Raises:
+        UserError: it is missing, not complete, or has changed since its stage wrote it.
     """
     if path.is_file():
         return file_hash(path)
@@ -304,23 +385,28 @@ def input_hash(path: Path, made_by: str) -> str:
         raise UserError(f"{path}: no such input; `{made_by}` makes it")
     manifest = Manifest.read(path)
     if manifest is None:
+        if maker := Manifest.read(path.parent):
+            maker.check(path.parent, f"`{made_by} --overwrite`", f"{path.name}/")
         return content_hash(
             {str(file.relative_to(path)): file_hash(file) for file in path.rglob("*") if file.is_file()}
         )
     if not manifest.complete:
         raise UserError(f"{path}: not complete; `{made_by}` goes on with it")
+    manifest.check(path, f"`{made_by} --overwrite`")
     return manifest.result_hash
 
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, a file beside it; the system frees the lock of a dead process.
+    """Hold the lock of a folder, a file beside it, and sweep the folder; the system frees the lock of a dead process.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or the folder cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("a+") as file:
+    with writable(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        opened = folder.with_name(f".{folder.name}.lock").open("a+")
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -329,4 +415,5 @@ def lock(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        sweep(folder)
         yield

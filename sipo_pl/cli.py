@@ -9,13 +9,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from sipo_pl import __version__
-from sipo_pl.errors import UsageError, UserError, nearest
+from sipo_pl.errors import Stopped, UsageError, UserError, nearest
+from sipo_pl.stopping import ECHO, SIGNALS
 
 DONE, FAILED, WRONG_USE, RESUMABLE = 0, 1, 2, 75
 DEBUG_VARIABLE = "SIPO_PL_DEBUG"
@@ -42,7 +44,10 @@ COMMANDS = {
 
 def entry() -> None:
     """Run the console script."""
-    sys.exit(main())
+    code = main()
+    for number in SIGNALS:  # the work is done, and the exit code says how
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,16 +78,26 @@ def _guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int
     logs.set_up()
     log = logging.getLogger("sipo_pl")
     command = arguments[0]
+    asked: list[float] = []
     try:
-        with _stopping():
+        with _stopping(asked):
             return work(command, arguments)
     except UserError as error:
         log.error("sipo_pl %s: %s", command, error)
         return WRONG_USE if isinstance(error, UsageError) else FAILED
+    except Stopped as stop:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            return DONE  # the first device speaks; to a launcher another code would be a crash
+        log.error("sipo_pl %s: %s; the same command goes on from here", command, stop)
+        return RESUMABLE
     except KeyboardInterrupt:
         log.error("sipo_pl %s: stopped; the same command goes on from here", command)
         return RESUMABLE
     except Exception as error:
+        if asked:  # what a library made of the interruption
+            log.debug("sipo_pl %s was interrupted", command, exc_info=True)
+            log.error("sipo_pl %s: stopped; the same command goes on from here", command)
+            return RESUMABLE
         if os.environ.get(DEBUG_VARIABLE):
             raise
         log.debug("sipo_pl %s failed", command, exc_info=True)
@@ -101,15 +116,23 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 @contextmanager
-def _stopping() -> Iterator[None]:
-    """Within the block, let SIGTERM and SIGUSR1 stop the command as SIGINT does; nothing that is written is half."""
+def _stopping(asked: list[float]) -> Iterator[None]:
+    """Within the block, let SIGTERM, SIGINT and SIGUSR1 stop the command; nothing that is written is half.
+
+    Args:
+        asked: takes the time of each that is no echo.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if not asked or time.monotonic() - asked[-1] > ECHO:
+            asked.append(time.monotonic())
+            raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGUSR1) if threading.current_thread() is threading.main_thread() else ()
+    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
+        if numbers:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a stage of a run is born with them blocked
         yield
     finally:
         for number, handler in before.items():

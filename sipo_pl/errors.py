@@ -25,6 +25,10 @@ class SettingError(UsageError):
         self.key, self.problem = key, problem
 
 
+class Stopped(Exception):
+    """A command was asked to stop and did, at a border; the message says where and why. Exit code 75."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest of `known`, or the list of them where none is close."""
     known = sorted(set(known))

@@ -46,9 +46,16 @@ def _is_error(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
 
 
+class LogFile(logging.FileHandler):
+    """Appends to a file as long as that can be written; a full disk is for those to report whose work it stops."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave the line out: the console has it."""
+
+
 def log_to(path: Path) -> None:
     """Append to the run's log, with times."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.getLogger("sipo_pl").addHandler(handler)

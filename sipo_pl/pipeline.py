@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from sipo_pl.graph import Node, build_graph, check_inputs, choose
 from sipo_pl.overrides import Overrides, parse_recipe
 from sipo_pl.recipe import Recipe
 from sipo_pl.stage_process import check_stages, run_stage
+from sipo_pl.stopping import Stopping
 
 log = logging.getLogger("sipo_pl")
 
@@ -35,6 +37,7 @@ def run(
     set: list[str] | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
+    stop_after: str | None = None,
 ) -> int:
     """Run all stages of a recipe, in order, skipping what is complete.
 
@@ -47,6 +50,7 @@ def run(
         set: settings of stages or of the recipe, such as align.model.lora.r=8 or recipe.seed=3
         dry_run: print the plan with each stage's command, and run nothing
         overwrite: make the stages that are run anew, whatever their folders hold
+        stop_after: stop at the first step, unit or stage that ends after this time, such as 3h50m
 
     Returns:
         The exit code: that of the stage that failed, or 0.
@@ -64,9 +68,11 @@ def run(
         return 0
     run_dir = recipe.layout.run_dir
     with lock(run_dir):
+        stopping = Stopping(run_dir)
+        stopping.begin(stop_after)
         os.environ[logs.LOG_VARIABLE] = str(run_dir / "run.log")
         logs.log_to(run_dir / "run.log")
-        return _run_nodes(nodes, plan, recipe, recipe_name, overwrite)
+        return _run_nodes(nodes, plan, recipe, recipe_name, overwrite, stopping)
 
 
 def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
@@ -76,13 +82,21 @@ def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
 
 
 def _run_nodes(
-    nodes: Sequence[Node], plan: Mapping[str, list[str]], recipe: Recipe, recipe_name: str, overwrite: bool
+    nodes: Sequence[Node],
+    plan: Mapping[str, list[str]],
+    recipe: Recipe,
+    recipe_name: str,
+    overwrite: bool,
+    stopping: Stopping,
 ) -> int:
     run_dir = recipe.layout.run_dir
     timings = Timings(run_dir / "timings.json")
     log.info("run %s: %d stages in %s", recipe.name, len(nodes), run_dir)
     requests = {node.name: _request(node, plan[node.name], recipe, recipe_name) for node in nodes}
     waiting = [node for node in nodes if overwrite or not _is_complete(run_dir / node.name, requests[node.name])]
+    for node in nodes:
+        if node not in waiting and (manifest := Manifest.read(run_dir / node.name)):
+            manifest.check(run_dir / node.name, f"`sipo_pl {shlex.join(plan[node.name])} --overwrite`")
     # one of each config is enough, and one of a later round, whose policies may stand on other base models
     commands = {(node.config, node.round > 1): plan[node.name] for node in reversed(waiting)}
     if waiting and (code := check_stages(list(reversed(commands.values())))):
@@ -94,6 +108,9 @@ def _run_nodes(
         if not overwrite and _is_complete(folder, request):
             log.info("[%d/%d] %s: complete", number, len(nodes), node.name)
             continue
+        if reason := stopping.reason:
+            log.info("stopped by %s before %s; the same `run` goes on from here", reason, node.name)
+            return RESUMABLE
         log.info("[%d/%d] %s", number, len(nodes), node.name)
         log.debug("sipo_pl %s", shlex.join(words))
         start = time.monotonic()
@@ -103,6 +120,8 @@ def _run_nodes(
             log.info("stopped in %s; the same `run` goes on from here", node.name)
             return code
         if code != 0:
+            if code == 128 + signal.SIGKILL:
+                log.error("%s was killed from outside; a machine that is short of memory does so", node.name)
             log.error("%s ended with exit code %d; its command: sipo_pl %s", node.name, code, shlex.join(words))
             log.error("log: %s; the same `run` goes on from here", run_dir / "run.log")
             return code
@@ -122,7 +141,8 @@ def _request(node: Node, words: list[str], recipe: Recipe, recipe_name: str) -> 
     if node.config == "prepare":
         inputs |= {name: source_hash(source) for name, source in recipe.data.sources().items()}
     inputs |= {one.name: input_hash(Path(one.adapter), "") for one in recipe.objectives if one.adapter}
-    texts = {"config": load_yaml(config), "recipe": load_yaml(find_config(recipe_name))}
+    shared = {key: value for key, value in load_yaml(find_config(recipe_name)).items() if key != "run_dir"}  # may move
+    texts = {"config": load_yaml(config), "recipe": shared}
     options = words[words.index("--config") + 2 :]
     inputs |= {name: file_hash(Path(name)) for name in _files_named_in([texts, options])}
     return {"verb": words[0], "options": options, "texts": content_hash(texts), "inputs": inputs}

@@ -1,7 +1,12 @@
 """Imports what every stage of a run needs, once, in the process that stages are forked from."""
 
-from sipo_pl import logs
+import signal
 
+from sipo_pl import logs
+from sipo_pl.stopping import SIGNALS
+
+# a signal to all processes of a run is for the run and its stage; without this one, the stage would die too
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 logs.quiet_deepspeed()
 
 import sipo_pl.modules.dpo  # noqa: E402

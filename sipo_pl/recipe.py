@@ -119,6 +119,8 @@ class Recipe:
         rounds: rounds of self-improvement, from sampling to re-alignment
         round: the round that a stage's command is of
         compile: on a GPU, compile the layers that decode, score and train: slower to start, then up to a third faster
+        reproducible: true stops a prediction whose GPU has too little memory, false lets it go on with less at once,
+            which in bfloat16 may change a text; true for float32, false for bfloat16 where not given
         compat: accidents of the released code to be repeated
     """
 
@@ -139,6 +141,7 @@ class Recipe:
     rounds: int = 1
     round: int = 1
     compile: bool = False
+    reproducible: bool | None = None
     compat: Compat = field(default_factory=Compat)
 
     def __post_init__(self) -> None:
@@ -158,6 +161,11 @@ class Recipe:
     def round_seed(self) -> int:
         """Return the seed of a fit: rounds differ in it, and the first has the run's own."""
         return self.seed if self.round == 1 else seed_of(self.seed, f"round {self.round}")
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Return whether no batch may shrink where memory is short."""
+        return self.dtype == "float32" if self.reproducible is None else self.reproducible
 
     def runs(self, stage: str) -> bool:
         """Return whether a stage is switched on; `stage` is a name of `STAGES`."""

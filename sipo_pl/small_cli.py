@@ -72,6 +72,11 @@ def add_overwrite(parser: ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="remove what the stage's folder holds")
 
 
+def add_stop_after(parser: ArgumentParser) -> None:
+    """Add the option of a time limit."""
+    parser.add_argument("--stop_after", type=str, help="stop at the first border after a time such as 3h50m, exit 75")
+
+
 def recipe_parser() -> ArgumentParser:
     """Return a parser of a recipe alone, with `--config FILE` and `--KEY`."""
     parser = ArgumentParser(**STRICT)
@@ -109,6 +114,7 @@ def _add_run_options(parser: ArgumentParser, function: Callable[..., Any]) -> No
     add("--limit", type=PositiveInt, help="smoke run on this many pairs or prompts of each split")
     add("--set", action="append", help="a setting, such as align.model.lora.r=8 or recipe.seed=3; may be repeated")
     add("--dry_run", action="store_true", help="print the plan with each stage's command, and run nothing")
+    add_stop_after(parser)
     add("--overwrite", action="store_true", help="make the stages that are run anew, whatever their folders hold")
 
 

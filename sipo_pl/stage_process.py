@@ -1,6 +1,5 @@
 """A stage of a run as a process of its own: forked from one that has imported the libraries, or started afresh."""
 
-import ctypes
 import itertools
 import logging
 import multiprocessing
@@ -15,10 +14,10 @@ from typing import Any
 
 from sipo_pl import cli
 from sipo_pl.config_files import find_config, load_yaml
+from sipo_pl.lifetime import die_with_parent
+from sipo_pl.stopping import SIGNALS
 
 log = logging.getLogger("sipo_pl")
-
-_PR_SET_PDEATHSIG = 1
 
 
 def run_stage(words: Sequence[str]) -> int:
@@ -28,7 +27,8 @@ def run_stage(words: Sequence[str]) -> int:
     """
     if sys.platform == "linux" and _single_device(words):
         return _forked(_child, list(words))
-    process = subprocess.Popen([sys.executable, "-m", "sipo_pl", *words], start_new_session=True)
+    command = [sys.executable, "-m", "sipo_pl", *words]
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=die_with_parent)
     with _handing_on(lambda number: os.killpg(process.pid, number)) as handed:
         code = process.wait()
     return _exit_code(code, handed)
@@ -79,7 +79,10 @@ def _check_child(commands: list[list[str]], environment: dict[str, str]) -> None
 
 def _settle(environment: dict[str, str]) -> None:
     """Take over the environment of the run, and die when it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
+    run = multiprocessing.parent_process()
+    if run is None or not run.is_alive():  # it died before
+        os._exit(cli.FAILED)
     os.environ.clear()
     os.environ.update(environment)
 
@@ -94,7 +97,7 @@ def _handing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
         with suppress(ProcessLookupError):  # it ended by itself
             send(number)
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    before = {number: signal.signal(number, hand_on) for number in SIGNALS}
     try:
         yield handed
     finally:
@@ -103,7 +106,7 @@ def _handing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
 
 
 def _exit_code(code: int | None, handed: Sequence[int]) -> int:
-    if code and handed:  # even where the signal met a process that had not yet learnt what to do with it
+    if handed:  # even where it met a process that had not yet learnt what to do with it, or one that had just ended
         return cli.RESUMABLE
     if code is None:
         return cli.FAILED

@@ -9,26 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sipo_pl.artifacts import CONFIG, Manifest, atomic_path, input_hash, lock, open_stage, read_jsonl
+from sipo_pl.callbacks.best import BestCheckpoint
 from sipo_pl.callbacks.even_validation import EvenValidation
 from sipo_pl.callbacks.nan_guard import NaNGuard
 from sipo_pl.callbacks.progress import FitProgress, PredictProgress
 from sipo_pl.callbacks.resume import ResumeCheckpoint
 from sipo_pl.callbacks.still_guard import StillGuard
 from sipo_pl.callbacks.writer import UnitWriter
+from sipo_pl.checkpoint_io import newest_readable, read_checkpoint
 from sipo_pl.data.unit_data import UnitData
 from sipo_pl.data.units import unit_files, unit_path
-from sipo_pl.errors import UsageError, UserError
+from sipo_pl.errors import Stopped, UsageError, UserError
 from sipo_pl.modules.lora_fit import LoRAFit
 from sipo_pl.modules.prediction import GenerationModule, PredictionModule
 from sipo_pl.policies.loading import tokenizer_hash, weights_hash
 from sipo_pl.recipe import Recipe
+from sipo_pl.stopping import Stopping
 
 log = logging.getLogger("sipo_pl")
 
@@ -92,6 +93,7 @@ class StageRun:
     ) -> None:
         self.stage, self.recipe, self.model, self.data = stage, recipe, model, data
         self.folder = recipe.layout.stage(stage)
+        self.stopping = Stopping(recipe.layout.run_dir)
         if getattr(rank_zero_only, "rank", 0) == 0:
             held.enter_context(lock(self.folder))
         inputs = {**getattr(data, "inputs", {}), **model.inputs}
@@ -117,20 +119,16 @@ class StageRun:
         at_end = not self.recipe.compat.no_final_validation
         if not at_end and saving.keep == "last":
             raise UsageError("saving.keep: last is the end of the fit, which compat.no_final_validation does not save")
-        best = ModelCheckpoint(
-            self.best_checkpoint.parent,
-            "best",
-            monitor=saving.monitor,
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,  # the weights that were validated, not those of the epoch's end
-        )
-        resume = ResumeCheckpoint(self.resume_checkpoint, saving.save_every)
+        best = BestCheckpoint(self.best_checkpoint, saving.monitor)
+        resume = ResumeCheckpoint(*self.resume_checkpoints, saving.save_every, self.stopping)
         guards = [NaNGuard(), StillGuard()]
         return [EvenValidation(saving.validations, at_end), *guards, FitProgress(self.stage), best, resume]
 
     @property
-    def resume_checkpoint(self) -> Path:
-        return self.folder / "checkpoints" / "last.ckpt"
+    def resume_checkpoints(self) -> tuple[Path, Path]:
+        """Return where the newest checkpoint to resume from is, and the one before it."""
+        folder = self.folder / "checkpoints"
+        return folder / "last.ckpt", folder / "before.ckpt"
 
     @property
     def best_checkpoint(self) -> Path:
@@ -139,9 +137,9 @@ class StageRun:
     def fit(self, trainer: Trainer, saving: Saving, **arguments: Any) -> None:
         """Fit, resuming from the last checkpoint, then write what it made and mark the stage complete."""
         assert isinstance(self.model, LoRAFit)
-        resume = arguments.pop("ckpt_path", None) or (
-            self.resume_checkpoint if self.resume_checkpoint.exists() else None
-        )
+        if given := arguments.pop("ckpt_path", None):
+            read_checkpoint(Path(given))
+        resume = given or newest_readable(self.resume_checkpoints)
         if resume:
             log.info("%s: resuming from %s", self.stage, resume)
         with stoppable(trainer):
@@ -160,7 +158,7 @@ class StageRun:
         log.info("%s: written to %s", self.stage, ", ".join(map(str, made)))
 
     def _load_best(self) -> dict[str, Any]:
-        checkpoint = torch.load(self.best_checkpoint, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint(self.best_checkpoint)
         self.model.load_state_dict(checkpoint["state_dict"], strict=False)
         return {"kept step": checkpoint["global_step"]}
 
@@ -173,9 +171,11 @@ class StageRun:
         self.total_units = self.data.plan(self.folder, self.model)
         expected = [len(self.model.expected_ids(self.data.unit(index))) for index in range(self.total_units)]
         done = [unit_path(self.folder, index).exists() for index in range(self.total_units)]
+        for index in (index for index, is_done in enumerate(done) if is_done):
+            self._read_unit(index)  # else a torn one would be found after hours
         written = sum(rows for rows, is_done in zip(expected, done, strict=True) if is_done)
         log.info("%s: %d rows in %d units, %d rows already written", self.stage, sum(expected), len(done), written)
-        return [PredictProgress(self.stage, sum(expected), written), UnitWriter()]
+        return [PredictProgress(self.stage, sum(expected), written), UnitWriter(self.data.stopping)]
 
     def predict(self, trainer: Trainer, **arguments: Any) -> None:
         """Predict the units that are missing, check every id, and mark the stage complete."""
@@ -187,23 +187,35 @@ class StageRun:
     def _finish_units(self) -> None:
         assert isinstance(self.data, UnitData)
         assert isinstance(self.model, PredictionModule)
+        missing = sum(not unit_path(self.folder, index).exists() for index in range(self.total_units))
+        if missing and (reason := self.data.stopping.reason):
+            done = self.total_units - missing
+            raise Stopped(f"stopped by {reason} after {done} of {self.total_units} units, which are written")
         rows, clean, marks = 0, 0, Counter[str]()
         for index in range(self.total_units):
-            expected = self.model.expected_ids(self.data.unit(index))
-            unit = read_jsonl(unit_path(self.folder, index))
-            found = [row.get("sample_id") or row.get("text_id") for row in unit]
-            if found != expected:
-                path = unit_path(self.folder, index)
-                raise UserError(
-                    f"{path}: {len(found)} rows, {len(expected)} expected, or other ids; remove it to redo it"
-                )
-            rows += len(found)
+            unit = self._read_unit(index)
+            rows += len(unit)
             clean += sum(not row.get("marks") for row in unit)
             marks.update(mark for row in unit for mark in row.get("marks", ()))
         if marks and isinstance(self.model, GenerationModule):
             counts = ", ".join(f"{count} {mark}" for mark, count in marks.most_common())
             log.info("%s: %d of %d rows without marks (%s)", self.stage, clean, rows, counts)
-        self.manifest.finish(self.folder, unit_files(self.folder), rows=rows)
+        notes: dict[str, Any] = {"halved": self.model.room.halved} if self.model.room.halved else {}
+        self.manifest.finish(self.folder, unit_files(self.folder), rows=rows, **notes)
+
+    def _read_unit(self, index: int) -> list[dict[str, Any]]:
+        """Read a unit that is written; UserError unless it holds exactly the rows that it must."""
+        assert isinstance(self.data, UnitData)
+        assert isinstance(self.model, PredictionModule)
+        expected, path = self.model.expected_ids(self.data.unit(index)), unit_path(self.folder, index)
+        try:
+            unit = read_jsonl(path)
+        except UserError as error:
+            raise UserError(f"{error}; remove the file to redo its unit") from None
+        found = [row.get("sample_id") or row.get("text_id") for row in unit]
+        if found != expected:
+            raise UserError(f"{path}: {len(found)} rows, {len(expected)} expected, or other ids; remove it to redo it")
+        return unit
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Literal
@@ -18,9 +19,11 @@ from sipo_pl.components import import_class
 from sipo_pl.config_check import check_config_files, check_stage, parser_options
 from sipo_pl.config_errors import explain, find_place
 from sipo_pl.errors import UsageError
+from sipo_pl.lifetime import die_with_parent
 from sipo_pl.recipe import is_of_round
-from sipo_pl.small_cli import STRICT, ShippedConfigFile, add_overwrite, add_recipe, make_recipe
+from sipo_pl.small_cli import STRICT, ShippedConfigFile, add_overwrite, add_recipe, add_stop_after, make_recipe
 from sipo_pl.stage_run import Saving, StageRun
+from sipo_pl.stopping import Stopping
 from sipo_pl.trainer_stages import DEFAULT_STAGE, EVALUATION_VERBS, TRAINER_STAGES, TrainerStage
 
 log = logging.getLogger("sipo_pl")
@@ -90,6 +93,8 @@ class StageCLI(LightningCLI):
         parser.add_argument("--stage", type=str, default=self.stage_name, help="stage that this config belongs to")
         add_recipe(parser)
         add_overwrite(parser)
+        if self.verb not in EVALUATION_VERBS:
+            add_stop_after(parser)
         if self.stage.verb == "fit":
             parser.add_class_arguments(Saving, "saving")
         if self.stage.per_objective:
@@ -129,6 +134,8 @@ class StageCLI(LightningCLI):
         self.recipe = make_recipe(self.settings.recipe, lambda key: find_place(f"recipe.{key}", self.arguments))
         if self.recipe.round > 1 and not is_of_round(self.folder_name):
             raise UsageError(f"{self.folder_name} belongs to the run as a whole, not to round {self.recipe.round}")
+        if not self.only_check and self.verb not in EVALUATION_VERBS and logs.LOG_VARIABLE not in os.environ:
+            Stopping(self.recipe.layout.run_dir).begin(self.settings.stop_after)
         seed_everything(self.recipe.seed, verbose=False)
         # a link would do, but the parser makes the source of a link before the dataclasses inside it
         for kind in (LightningModule, LightningDataModule):
@@ -195,6 +202,8 @@ def main(arguments: Sequence[str]) -> int:
         UsageError: anything that the parser refuses, in one line that names file and key.
     """
     logs.quiet_libraries()
+    if "LOCAL_RANK" in os.environ:  # one of several devices, started by the first or by a launcher
+        die_with_parent()
     verb = arguments[0]
     stage_name = find_stage(verb, arguments[1:])
     with ExitStack() as held:

@@ -21,6 +21,7 @@ from sipo_pl.artifacts import (
     open_stage,
     read_json,
     read_jsonl,
+    sweep,
     write_json,
     write_jsonl,
 )
@@ -263,6 +264,7 @@ def test_the_hash_of_an_input_follows_its_content(tmp_path: Path) -> None:
     assert input_hash(tmp_path / "moved", "make") == before[1]
     file.write_text("{} ")
     (tmp_path / "moved" / "weights").write_text("2")
+    open_it(stage, overwrite=True)
     write_jsonl(stage / "kept.jsonl", [{"a": 2}])
     open_it(stage).finish(stage, [stage / "kept.jsonl"])
     after = [input_hash(path, "make") for path in (file, tmp_path / "moved", stage)]
@@ -310,3 +312,104 @@ def test_manifests_are_plain_json(tmp_path: Path) -> None:
     value = json.loads((tmp_path / "filter" / "manifest.json").read_text())
     assert value["stage"] == "filter"
     assert value["keys"] == KEYS
+
+
+# what goes wrong on disks
+
+
+def test_a_file_that_cannot_be_written_is_one_line_and_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"old": 1}])
+    code = """
+        import resource, sys
+        from pathlib import Path
+        from sipo_pl.artifacts import write_jsonl
+        from sipo_pl.errors import UserError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_jsonl(Path(sys.argv[1]), [{"new": "x" * 5000}])
+        except UserError as error:
+            print(error)
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code), str(path)]
+    said = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert said.stdout == f"{path}: cannot be written: File too large; what was there is as it was\n"
+    assert read_jsonl(path) == [{"old": 1}]
+    assert [one.name for one in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_an_adapter_that_does_not_fit_on_the_disk_is_one_line(tmp_path: Path) -> None:
+    code = """
+        import resource, sys, torch
+        from pathlib import Path
+        from sipo_pl.errors import UserError
+        from sipo_pl.checkpoint_io import AtomicCheckpointIO
+        from sipo_pl.policies.adapters import write_adapter
+        folder = Path(sys.argv[1])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
+        factors = {"q_proj": (torch.zeros(4, 4000), torch.zeros(4000, 4))}
+        checkpoint = {"weights": torch.zeros(9999)}
+        for write, *given in (
+            (lambda path: write_adapter(path, factors, base_model="base"), folder / "adapter"),
+            (AtomicCheckpointIO().save_checkpoint, checkpoint, folder / "last.ckpt"),
+        ):
+            try:
+                write(*given)
+            except UserError as error:
+                print(error)
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert said[0].startswith(f"{tmp_path}/adapter: cannot be written: File too large")
+    assert said[1].startswith(f"{tmp_path}/last.ckpt: cannot be written")
+    assert len(said) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "shut").mkdir(mode=0o500)
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / ("file" if os.geteuid() == 0 else "shut")  # root may write anywhere
+    with pytest.raises(UserError, match=f"{folder}/align: cannot be written: "), lock(folder / "align"):
+        pass
+
+
+def test_what_dead_processes_left_is_swept_and_what_live_ones_write_is_not(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as dead:
+        pass
+    mine, theirs = tmp_path / f".a.jsonl.{os.getpid()}.tmp", tmp_path / f".a.jsonl.{dead.pid}.tmp"
+    old = tmp_path / f"deeper/.adapter.{dead.pid}.old"
+    old.mkdir(parents=True)
+    for path in (mine, theirs, old / "weights", tmp_path / ".align.lock", tmp_path / "a.1.tmp"):
+        path.write_text("1")
+    sweep(tmp_path)
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert found == sorted([mine.name, ".align.lock", "a.1.tmp", "deeper/adapter/weights"])
+
+
+def test_a_changed_file_of_an_input_is_named(tmp_path: Path) -> None:
+    stage = tmp_path / "align"
+    manifest = open_it(stage)
+    for path in (stage / "rows.jsonl", stage / "adapter/weights"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('{"a": 1}\n')
+    manifest.finish(stage, [stage / "rows.jsonl", stage / "adapter/weights"])
+    (stage / "adapter/weights").write_text('{"a": 3}\n')  # one flipped bit
+    message = "adapter/weights: damaged or edited since it was written; `make --overwrite` makes it anew"
+    for path in (stage, stage / "adapter"):
+        with pytest.raises(UserError, match=message):
+            input_hash(path, "make")
+    (stage / "adapter/weights").unlink()
+    with pytest.raises(UserError, match="adapter/weights: missing; `make --overwrite` makes it anew"):
+        input_hash(stage, "make")
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"keys": None}])
+def test_a_manifest_of_another_version_is_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    open_it(tmp_path / "align")
+    path = tmp_path / "align/manifest.json"
+    text = json.dumps({**read_json(path), **change})
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"manifest.json: not a manifest of this program"):
+        open_it(tmp_path / "align")
+    assert path.read_text() == text

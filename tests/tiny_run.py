@@ -93,19 +93,20 @@ def make_talkative_model(folder: Path, **tokenizer: Any) -> Path:
     return folder
 
 
-def write_recipe(folder: Path, model: Path, objectives: int = 2, **changes: Any) -> Path:
+def write_recipe(folder: Path, model: Path, objectives: int = 2, size: int = 1, **changes: Any) -> Path:
     """Write raw data and the configs of a recipe into `folder`; return the path of its `recipe.yaml`.
 
     Args:
         folder: where; its runs go to its `run`.
         model: folder of the base model.
         objectives: how many; the first is measured by a text reward, the others by implicit ones.
+        size: how many times as many prompts as usual.
         changes: keys of the recipe that replace the usual ones.
     """
     names = NAMES[:objectives]
     rng = random.Random(7)
     for split, prompts in (("train", 6), ("validation", 3), ("test", 3)):
-        rows = [row for index in range(prompts) for row in _rows(f"{split} {index}", names, rng)]
+        rows = [row for index in range(size * prompts) for row in _rows(f"{split} {index}", names, rng)]
         write_rows(folder / f"{split}.jsonl", rows)
     recipe = {
         "name": "tiny",

@@ -11,6 +11,7 @@ from sipo_pl.artifacts import read_jsonl
 from sipo_pl.data.units import unit_files, unit_path
 from sipo_pl.errors import UserError
 from sipo_pl.recipe import Recipe
+from sipo_pl.stopping import Stopping
 
 PROMPTS = "prompts"
 
@@ -49,6 +50,7 @@ class UnitData(LightningDataModule):
     def __init__(self, recipe: Recipe, unit_prompts: int = 16) -> None:
         super().__init__()
         self.recipe, self.unit_prompts = recipe, unit_prompts
+        self.stopping = Stopping(recipe.layout.run_dir)
         self.folder = Path()
         self._module: UnitModule
         self._chunks: list[list[dict[str, Any]]] = []
@@ -84,7 +86,7 @@ class UnitData(LightningDataModule):
 
 
 class UnitLoader:
-    """Reads units one after the other, so that no stage holds all rows in memory."""
+    """Reads units one after the other, so that no stage holds all rows in memory; ends where it is asked to stop."""
 
     def __init__(self, data: UnitData, indices: Sequence[int]) -> None:
         self.data, self.indices = data, indices
@@ -94,4 +96,6 @@ class UnitLoader:
 
     def __iter__(self) -> Iterator[Unit]:
         for index in self.indices:
+            if self.data.stopping.reason:  # the other devices finish their units and meet this one at the end
+                return
             yield self.data.unit(index)

@@ -10,6 +10,7 @@ from sipo_pl.modules.prediction import Policies, PredictionModule
 from sipo_pl.recipe import Objective, PolicyStage, Recipe
 from sipo_pl.rewards.base import Reward, TextRow
 from sipo_pl.rewards.implicit import implicit_rewards
+from sipo_pl.rewards.model_reward import ModelReward
 from sipo_pl.rewards.text import words
 
 
@@ -65,6 +66,8 @@ class Measure(PredictionModule):
             except SettingError as error:
                 raise SettingError(f"objectives.{name}.reward.init_args.{error.key}", error.problem) from None
         for reward in self.rewards.values():
+            if isinstance(reward, ModelReward):
+                reward.scorer.room = self.room
             reward.load()
 
     def teardown(self, stage: str) -> None:

@@ -18,6 +18,7 @@ from sipo_pl.policies.decoding import Decoding, Generated, Request
 from sipo_pl.policies.generation import generate
 from sipo_pl.policies.loading import load_tokenizer
 from sipo_pl.policies.policies import Policy, PolicySet, load_policies, policy_input, read_policies
+from sipo_pl.policies.room import Room
 from sipo_pl.progress import Progress
 from sipo_pl.recipe import PolicyStage, Recipe
 from sipo_pl.trainer_stages import command_of
@@ -42,6 +43,7 @@ class PredictionModule(LightningModule):
         self.recipe, self.policies = recipe, policies
         self.divergence = recipe_divergence(recipe)
         self.policy_set: PolicySet | None = None
+        self.room = Room(recipe.fixed_shapes)
         self.progress: Progress | None = None
 
     @property
@@ -92,6 +94,7 @@ class PredictionModule(LightningModule):
         """Load the base models and stack the policies over them."""
         if self.policy_set is None and self.needs_policies:
             self.policy_set = load_policies(self.recipe, self.read_policies(), self.needs_base)
+            self.policy_set.room = self.room
             self.bases = ModuleList(stack.model for stack in self.policy_set.stacks)
 
     def setup(self, stage: str) -> None:

@@ -133,17 +133,19 @@ def write_adapter(folder: Path, factors: Factors, *, base_model: str) -> None:
     ranks = {name: a.shape[0] for name, (a, _) in factors.items()}
     rank = max(ranks.values())
     others = {name: other for name, other in ranks.items() if other != rank}
+    layers = sorted({name.rpartition(".")[2] for name in factors})
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
         rank_pattern=others,
         alpha_pattern=dict(others),
         lora_dropout=0.0,
-        target_modules=sorted({name.rpartition(".")[2] for name in factors}),
+        target_modules=layers,
         base_model_name_or_path=base_model,
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
+    config.target_modules = layers  # a set, else written in another order by each process
     tensors = {}
     for name, (a, b) in factors.items():
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = a.contiguous()

@@ -16,7 +16,7 @@ from sipo_pl.policies.beams import beam_search
 from sipo_pl.policies.decoding import Decoding, FinishReason, Generated, Request
 from sipo_pl.policies.fused_rows import FusedRows, Fusion
 from sipo_pl.policies.policies import PolicySet
-from sipo_pl.policies.room import room_for, rows_at_once
+from sipo_pl.policies.room import rows_at_once
 from sipo_pl.seeds import seed_of
 
 Progress = Callable[[int, int], None]
@@ -67,14 +67,40 @@ def generate(
         with policies.active(groups) as forward:
             fusion = Fusion(forward, divergence, reference, decoding.beams > 1, raw_logits and greedy)
             ordered = [requests[i]._replace(weights=_weights(requests[i], groups)) for i in members]
+
+            def decode(count: int, fusion: Fusion = fusion, ordered: Sequence[Request] = ordered) -> list[Generated]:
+                told = Told(on_progress)
+                try:
+                    if decoding.beams > 1:
+                        return _search(fusion, ordered, decoding, max(1, count // decoding.beams), eos_id, told)
+                    return _Batch(fusion, ordered, count, decoding, eos_id, seed).run(told)
+                except torch.OutOfMemoryError:
+                    told.take_back()
+                    raise
+
             count = rows_at_once(forward, ordered, decoding)
-            with room_for("decoding.batch_rows", count):
-                if decoding.beams > 1:
-                    generated = _search(fusion, ordered, decoding, max(1, count // decoding.beams), eos_id, on_progress)
-                else:
-                    generated = _Batch(fusion, ordered, count, decoding, eos_id, seed).run(on_progress)
+            generated = policies.room.run("decoding.batch_rows", count, decode)
             results.update(zip(members, generated, strict=True))
     return [results[index] for index in range(len(requests))]
+
+
+class Told:
+    """Hands progress on, and can take it back.
+
+    Args:
+        on_progress: who is told
+    """
+
+    def __init__(self, on_progress: Progress) -> None:
+        self.on_progress, self.rows = on_progress, 0
+
+    def __call__(self, rows: int, tokens: int) -> None:
+        self.rows += rows
+        self.on_progress(rows, tokens)
+
+    def take_back(self) -> None:
+        """Tell that the rows are to be done again."""
+        self.on_progress(-self.rows, 0)
 
 
 def _groups(

@@ -13,6 +13,7 @@ from sipo_pl.policies.compiled import compile_layers
 from sipo_pl.policies.grouped import GroupedForward
 from sipo_pl.policies.loading import load_base
 from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.policies.room import Room
 from sipo_pl.recipe import Objective, PolicyStage, Recipe
 from sipo_pl.trainer_stages import command_of
 
@@ -57,6 +58,7 @@ class PolicySet:
 
     def __init__(self, stacks: Sequence[LoRAStack], places: Sequence[Place]) -> None:
         self.stacks, self.places = stacks, places
+        self.room = Room()  # what fits into memory at once
 
     def common_reference(self, groups: Sequence[int]) -> int:
         """Return the group that is the base model of all `groups`.

@@ -1,8 +1,10 @@
-"""How many rows are decoded at once: as many as the config says, or as a GPU's free memory holds."""
+"""How much is computed at once: as much as the config says, or as a GPU's memory holds."""
 
+import gc
+import logging
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -11,10 +13,54 @@ from sipo_pl.policies.decoding import Decoding, Request
 from sipo_pl.policies.grouped import GroupedForward, TokenIds
 from sipo_pl.policies.slots import prompt_places
 
+log = logging.getLogger("sipo_pl")
+
+Result = TypeVar("Result")
+
 CPU_ROWS = 64  # more gain nothing there
 MOST_ROWS = 512
 SHARE = 0.7  # of the free memory; the rest is for what a forward holds for a moment
 SCORES = 4  # float32 numbers of every policy and vocabulary entry that choosing a token holds at once
+
+
+class Room:
+    """What fits into a GPU's memory at once: less, once that ran out, unless results must not depend on it.
+
+    Args:
+        fixed: where memory runs out, raise an error; other shapes pick other kernels, which may change a text
+    """
+
+    def __init__(self, fixed: bool = True) -> None:
+        self.fixed = fixed
+        self.halved: dict[str, int] = {}  # key of the config -> what still fitted
+
+    def run(self, key: str, size: int, work: Callable[[int], Result]) -> Result:
+        """Return `work(size)`; where memory runs out, that of half the size, which is remembered for the next work.
+
+        Args:
+            key: key of the config that sets the size, for messages.
+            size: rows or tokens at once.
+            work: begins anew at each call.
+
+        Raises:
+            UserError: memory ran out, and the size is fixed or one.
+        """
+        size = min(size, self.halved.get(key, size))
+        while True:
+            try:
+                return work(size)
+            except torch.OutOfMemoryError as error:
+                what = str(error).split(". ")[1] if ". " in str(error) else str(error)
+            # here, where the error no longer holds the tensors of the forward that failed
+            gc.collect()
+            torch.cuda.empty_cache()
+            problem = f"{key}: {size} is too much for the GPU's memory ({what})"
+            if self.fixed or size == 1:
+                way = "; or let it shrink by itself with recipe.reproducible: false" if size > 1 else ""
+                raise UserError(f"{problem}; a smaller one needs less{way}")
+            size //= 2
+            self.halved[key] = size
+            log.warning("%s; going on with %d", problem, size)
 
 
 def rows_at_once(forward: GroupedForward, requests: Sequence[Request], decoding: Decoding) -> int:
@@ -54,13 +100,3 @@ def most_rows(prompts: Sequence[TokenIds], response: int, token_bytes: int, row_
         return tokens * token_bytes + rows * row_bytes > free
 
     return max(1, bisect_left(range(1, min(MOST_ROWS, len(prompts)) + 1), True, key=too_much))
-
-
-@contextmanager
-def room_for(key: str, value: object) -> Iterator[None]:
-    """Within the block, a GPU without memory left is a UserError that names the config's key."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        what = str(error).split(". ")[1] if ". " in str(error) else str(error)
-        raise UserError(f"{key}: {value} is too much for the GPU's memory ({what}); a smaller one needs less") from None

@@ -8,7 +8,6 @@ from torch import Tensor
 from sipo_pl.data.templates import Encoded
 from sipo_pl.divergences import Divergence
 from sipo_pl.policies.policies import PolicySet
-from sipo_pl.policies.room import room_for
 from sipo_pl.policies.shared_prompts import shared_prompt_logps
 
 
@@ -57,11 +56,20 @@ def policy_logps(
     references = [policy_set.places[policy].reference for policy in range(policies)]
     groups = [*range(policies), *sorted(set(references))]
     logps = torch.empty(len(groups), len(rows))
-    with policy_set.active(groups) as forward, room_for("model.batch_tokens", batch_tokens):
-        for indices in _batches(rows, batch_tokens // len(groups)):
-            batch = [rows[index] for index in indices]
-            logps[:, indices] = shared_prompt_logps(forward, batch).cpu()
-            on_rows(len(batch), sum(len(row.input_ids) for row in batch) * len(groups))
+    done: set[int] = set()
+
+    with policy_set.active(groups) as forward:
+
+        def score(tokens: int) -> None:
+            missing = [index for index in range(len(rows)) if index not in done]
+            for chosen in _batches([rows[index] for index in missing], tokens // len(groups)):
+                indices = [missing[index] for index in chosen]
+                batch = [rows[index] for index in indices]
+                logps[:, indices] = shared_prompt_logps(forward, batch).cpu()
+                done.update(indices)
+                on_rows(len(batch), sum(len(row.input_ids) for row in batch) * len(groups))
+
+        policy_set.room.run("model.batch_tokens", batch_tokens, score)
     return logps[:policies], logps[[groups.index(reference) for reference in references]]
 
 

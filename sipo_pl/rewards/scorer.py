@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from sipo_pl.errors import SettingError, UserError, nearest
 from sipo_pl.policies.checkpoint_files import checkpoint_folder
+from sipo_pl.policies.room import Room
 from sipo_pl.rewards.base import TextRow
 from sipo_pl.rewards.text_template import TextTemplate
 
@@ -77,6 +78,7 @@ class Scorer(ABC):
         self.model: PreTrainedModel | None = None
         self._scored: tuple[list[TextRow], Tensor] | None = None
         self._open = False
+        self.room = Room()
 
     def check(self) -> None:
         """Read config and tokenizer and check them, and the names of the tensors where the weights are at hand."""
@@ -151,11 +153,17 @@ class Scorer(ABC):
         if not all(ids):
             raise UserError(f"model {self.settings.model!r}: a text without tokens; let the template hold some text")
         found: dict[int, Tensor] = {}
-        for batch in length_batches([len(one) for one in ids], self.settings.batch_tokens):
-            input_ids, mask = self._pad([ids[index] for index in batch])
-            with torch.inference_mode():
-                values = self.forward(input_ids.to(self.device), mask.to(self.device)).float().cpu()
-            found.update(zip(batch, values, strict=True))
+
+        def score(tokens: int) -> None:
+            missing = [index for index in range(len(ids)) if index not in found]
+            for chosen in length_batches([len(ids[index]) for index in missing], tokens):
+                batch = [missing[index] for index in chosen]
+                input_ids, mask = self._pad([ids[index] for index in batch])
+                with torch.inference_mode():
+                    values = self.forward(input_ids.to(self.device), mask.to(self.device)).float().cpu()
+                found.update(zip(batch, values, strict=True))
+
+        self.room.run("init_args.batch_tokens", self.settings.batch_tokens, score)
         return torch.stack([found[index] for index in range(len(ids))]) if ids else torch.empty(0, 0)
 
     def _cut(self, ids: list[list[int]]) -> list[list[int]]:

@@ -1,0 +1,162 @@
+"""Commands that are asked to stop: by a signal, by the time, by a file; and what they go on from."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from tiny_run import Command, Said, write_recipe
+
+from sipo_pl.artifacts import Manifest, file_hash, read_json
+from sipo_pl.errors import UsageError
+from sipo_pl.stopping import ECHO, STOP_FILE, duration
+
+WEIGHTS = "adapter/adapter_model.safetensors"
+
+
+class AskAt(Callback):
+    """Asks the fit to stop, at a micro-batch of the second epoch: by a signal, or by touching a file."""
+
+    def __init__(self, batch: int, by: str, after: float = 0.0) -> None:
+        self.batch, self.by, self.after = batch, by, after
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch != 1 or batch_idx != self.batch:
+            return
+        time.sleep(self.after)
+        ask_by(self.by)
+
+
+class AskAtUnit(Callback):
+    """Asks the prediction to stop when a unit is begun."""
+
+    def __init__(self, by: str) -> None:
+        self.by = by
+
+    def on_predict_batch_start(self, trainer: Trainer, *arguments: Any) -> None:
+        ask_by(self.by)
+
+
+def ask_by(by: str) -> None:
+    """Send this process a signal, or touch a file."""
+    if by.startswith("SIG"):
+        os.kill(os.getpid(), signal.Signals[by])
+    else:
+        Path(by).touch()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, talkative_model: Path, finished_run: Path) -> Iterator[Path]:
+    """A recipe whose data is prepared."""
+    write_recipe(tmp_path, talkative_model)
+    shutil.copytree(finished_run / "run/prepare", tmp_path / "run/prepare")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the finished run had
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def fit(folder: Path, command: Command, *options: object) -> Said:
+    return command("fit", "--config", folder / "align.yaml", "--objective", "kind", *options)
+
+
+def ask(batch: int, by: object, after: float = 0.0) -> tuple[str, ...]:
+    return (
+        f"--trainer.callbacks+={__name__}.AskAt",
+        f"--trainer.callbacks.batch={batch}",
+        f"--trainer.callbacks.by={by}",
+        f"--trainer.callbacks.after={after}",
+    )
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("1h30m", 5400), ("3h50m1s", 13801)])
+def test_times_are_read(text: str, seconds: int) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "0s", "m", "1h-3m", "30m1h", "1.5h"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no time, such as 90s"):
+        duration(text)
+
+
+# nine steps in three epochs; the fifth and the ninth are validated
+@pytest.mark.parametrize(
+    ("by", "batch", "step"), [("SIGTERM", 0, 4), ("SIGINT", 5, 6), ("SIGUSR1", 2, 5), (STOP_FILE, 4, 6)]
+)
+def test_a_fit_that_is_stopped_saves_its_step_and_goes_on(
+    folder: Path, finished_run: Path, command: Command, by: str, batch: int, step: int
+) -> None:
+    by = str(folder / "run" / by) if by == STOP_FILE else by
+    words = ("--saving.save_every", "1000")
+    said = fit(folder, command, *ask(batch, by), *words)
+    assert said.code == 75
+    expected = f"stopped by {by} at step {step} of 9, which is saved; the same command goes on from here"
+    assert said.err.splitlines()[-1] == f"sipo_pl fit: {expected}"
+    manifest = Manifest.read(folder / "run/align-kind")
+    assert manifest is not None
+    assert not manifest.complete
+    checkpoint = torch.load(folder / "run/align-kind/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == step
+    again = fit(folder, command, *words)
+    assert again.code == 0, again.err
+    assert ("removed; it asked an earlier command to stop" in again.err) == (by == str(folder / "run/stop"))
+    assert "resuming from" in again.err
+    for name in (WEIGHTS, "manifest.json"):
+        ours, theirs = folder / "run/align-kind" / name, finished_run / "run/align-kind" / name
+        assert file_hash(ours) == file_hash(theirs) if name == WEIGHTS else read_json(ours) == read_json(theirs)
+
+
+def test_a_second_signal_stops_a_fit_at_once(folder: Path, command: Command) -> None:
+    said = fit(folder, command, *ask(0, "SIGTERM"), *ask(0, "SIGINT", after=1.1 * ECHO))
+    assert said.code == 75
+    assert said.err.splitlines()[-1] == "sipo_pl fit: stopped; the same command goes on from here"
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(folder: Path, command: Command) -> None:
+    said = fit(folder, command, *ask(0, "SIGINT"), *ask(0, "SIGINT"))
+    assert said.code == 75
+    assert "stopped by SIGINT at step 4 of 9, which is saved" in said.err
+
+
+@pytest.mark.parametrize("by", ["SIGTERM", "the file"])
+def test_a_prediction_stops_after_the_unit_it_is_at(
+    folder: Path, finished_run: Path, command: Command, by: str
+) -> None:
+    for name in ("align-kind", "align-short"):
+        shutil.copytree(finished_run / "run" / name, folder / "run" / name)
+    file = folder / "run/stop"
+    words = ("predict", "--config", folder / "sample.yaml")
+    reason = by if by == "SIGTERM" else str(file)
+    said = command(*words, f"--trainer.callbacks+={__name__}.AskAtUnit", f"--trainer.callbacks.by={reason}")
+    assert said.code == 75
+    assert f"stopped by {reason} after 1 of 3 units, which are written; the same command" in said.err
+    assert [path.name for path in sorted((folder / "run/sample").glob("unit-*"))] == ["unit-00000.jsonl"]
+    assert command(*words).code == 0
+    assert not file.exists()
+    for path in (folder / "run/sample").glob("unit-*"):
+        assert path.read_bytes() == (finished_run / "run/sample" / path.name).read_bytes()
+
+
+def test_a_time_limit_stops_a_fit_at_a_step_and_a_run_before_a_stage(folder: Path, command: Command) -> None:
+    said = fit(folder, command, "--stop_after", "1s", "--trainer.max_epochs", "100000")
+    assert said.code == 75
+    assert "stopped by --stop_after at step" in said.err
+    assert (folder / "run/align-kind/checkpoints/last.ckpt").exists()
+    said = command("run", "--config", folder / "recipe.yaml", "--until", "align", "--stop_after", "1s")
+    assert said.code == 75
+    assert "stopped by --stop_after before align-kind; the same `run` goes on from here" in said.err
+
+
+def test_a_wrong_time_is_one_line(folder: Path, command: Command) -> None:
+    for words in (("run", "--config", folder / "recipe.yaml"), ("fit", "--config", folder / "align.yaml")):
+        objective = ("--objective", "kind") if words[0] == "fit" else ()
+        said = command(*words, *objective, "--stop_after", "soon")
+        assert said.code == 2
+        assert "--stop_after: 'soon' is no time, such as 90s, 20m or 3h50m" in said.err
