@@ -41,8 +41,8 @@ test: $(VENV)/.installed $(VENV)/.embedded  ## all tests, offline
 bench: $(VENV)/.installed $(VENV)/.embedded  ## the project beside its peers on two CPU cores, half an hour; fails where a target is missed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(BENCH_DATA)
 
-crash: $(VENV)/.installed  ## kill a tiny run at random moments and compare it with a whole one: SEED=1 KILLS=60
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/crash.py $(or $(SEED),1) $(or $(KILLS),60)
+crash: $(VENV)/.installed  ## kill a tiny run at random moments and compare it with a whole one: SEED=1 KILLS=40
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/crash.py $(or $(SEED),1) $(or $(KILLS),40)
 
 mutants: $(VENV)/.installed  ## break the method in one place at a time; some test must fail each time
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py

@@ -17,6 +17,7 @@ from typing import Any
 
 from sipo_pl import __version__
 from sipo_pl.errors import Stopped, UsageError, UserError, nearest
+from sipo_pl.lifetime import die_with_parent
 from sipo_pl.stopping import ECHO, SIGNALS
 
 DONE, FAILED, WRONG_USE, RESUMABLE = 0, 1, 2, 75
@@ -44,6 +45,8 @@ COMMANDS = {
 
 def entry() -> None:
     """Run the console script."""
+    if "LOCAL_RANK" in os.environ:  # one of several devices, started by the first or by a launcher
+        die_with_parent()
     code = main()
     for number in SIGNALS:  # the work is done, and the exit code says how
         signal.signal(number, signal.SIG_IGN)

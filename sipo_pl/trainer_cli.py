@@ -19,7 +19,6 @@ from sipo_pl.components import import_class
 from sipo_pl.config_check import check_config_files, check_stage, parser_options
 from sipo_pl.config_errors import explain, find_place
 from sipo_pl.errors import UsageError
-from sipo_pl.lifetime import die_with_parent
 from sipo_pl.recipe import is_of_round
 from sipo_pl.small_cli import STRICT, ShippedConfigFile, add_overwrite, add_recipe, add_stop_after, make_recipe
 from sipo_pl.stage_run import Saving, StageRun
@@ -202,8 +201,6 @@ def main(arguments: Sequence[str]) -> int:
         UsageError: anything that the parser refuses, in one line that names file and key.
     """
     logs.quiet_libraries()
-    if "LOCAL_RANK" in os.environ:  # one of several devices, started by the first or by a launcher
-        die_with_parent()
     verb = arguments[0]
     stage_name = find_stage(verb, arguments[1:])
     with ExitStack() as held:

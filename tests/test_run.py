@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -27,8 +26,6 @@ from transformers import AutoModelForCausalLM
 from sipo_pl.artifacts import Manifest, read_json, read_jsonl
 from sipo_pl.policies.adapters import read_adapter
 from sipo_pl.policies.lora import LoRAStack
-
-RESUMABLE = 75
 
 
 def metrics_of(folder: Path) -> bytes:
@@ -208,40 +205,7 @@ def test_a_changed_prompt_file_is_no_finished_stage(tmp_path: Path, finished_run
     assert f"{folder}/run/review was made by other settings: recipe.prompt" in (folder / "run/run.log").read_text()
 
 
-# runs that were cut off
-
-
-def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, talkative_model: Path, finished_run: Path) -> None:
-    recipe, run = write_recipe(tmp_path, talkative_model), tmp_path / "run"
-    kept: dict[Path, tuple[int, int]] = {}
-
-    def cut_off(stage: str, sign: str, how: signal.Signals = signal.SIGKILL, *, alone: bool = False) -> int:
-        process = start("run", "--config", recipe)
-        wait_until(process, lambda: (run / stage / sign).exists())
-        if how is signal.SIGKILL and not alone:
-            kill(process)
-        else:
-            process.send_signal(how)  # to the run, which is to take its stage along
-            process.wait(timeout=120)
-        manifest = Manifest.read(run / stage)
-        assert manifest is not None
-        assert not manifest.complete, f"{stage} was quicker than the signal"
-        finished = [path for path in states(run) if path.name.startswith("unit-") or "adapter" in path.parts]
-        kept.update({path: state for path, state in states(run).items() if path in finished})
-        return process.returncode
-
-    cut_off("align-kind", "checkpoints/last.ckpt")
-    cut_off("sample", "unit-00000.jsonl")
-    cut_off("score", "manifest.json", alone=True)
-    cut_off("realign-kind", "checkpoints/last.ckpt")
-    assert cut_off("realign-short", "checkpoints/last.ckpt", signal.SIGTERM) == RESUMABLE
-    assert cut_off("evaluate-realign", "unit-00000.jsonl", signal.SIGTERM) == RESUMABLE
-    last = sipo_pl("run", "--config", recipe)
-    assert last.returncode == 0, last.stderr
-    assert "evaluate-realign: 9 rows in 2 units, 6 rows already written" in last.stderr
-    assert "resuming from" in (run / "run.log").read_text()
-    assert metrics_of(tmp_path) == metrics_of(finished_run)
-    assert {path: state for path, state in states(run).items() if path in kept} == kept
+# two runs at once
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path, talkative_model: Path) -> None:

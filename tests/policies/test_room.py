@@ -1,25 +1,54 @@
-"""How many rows fit, counted by hand."""
+"""Memory that runs out: less at once, or an error where results must not depend on it."""
 
-from sipo_pl.policies.room import MOST_ROWS, most_rows
+import pytest
+import torch
 
-A, B, C = (1,) * 10, (2,) * 10, (3,) * 10
+from sipo_pl.errors import UserError
+from sipo_pl.policies.room import Room
 
-
-def test_prompts_that_are_shared_are_counted_once() -> None:
-    # a row holds 5 tokens; one prompt of 10 tokens serves all of them
-    assert most_rows([A] * 100, 5, token_bytes=2, row_bytes=0, free=10 * 2 + 7 * 5 * 2) == 7
-    assert most_rows([A] * 100, 5, token_bytes=2, row_bytes=1, free=10 * 2 + 7 * 11) == 7
+MESSAGE = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB."
 
 
-def test_uneven_prompts_are_counted_where_they_are_densest() -> None:
-    # many rows of A, then prompts of one row each: a window over B, C has two prompts, so all three are held
-    rows = [A] * 50 + [B, C]
-    assert most_rows(rows, 5, token_bytes=1, row_bytes=0, free=1 * 5 + 2 * 10) == 1
-    assert most_rows(rows, 5, token_bytes=1, row_bytes=0, free=2 * 5 + 3 * 10 - 1) == 1
-    assert most_rows(rows, 5, token_bytes=1, row_bytes=0, free=2 * 5 + 3 * 10) == 2
+class Device:
+    """Takes so many rows at once and no more.
+
+    Args:
+        rows: how many
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.asked = rows, list[int]()
+
+    def forward(self, rows: int) -> int:
+        self.asked.append(rows)
+        if rows > self.rows:
+            raise torch.OutOfMemoryError(MESSAGE)
+        return rows
 
 
-def test_one_row_is_always_tried_and_never_more_than_there_are() -> None:
-    assert most_rows([A, A], 5, token_bytes=1, row_bytes=0, free=0) == 1
-    assert most_rows([A, A, A], 5, token_bytes=1, row_bytes=0, free=10**9) == 3
-    assert most_rows([A] * 1000, 5, token_bytes=1, row_bytes=0, free=10**9) == MOST_ROWS
+def test_the_size_is_halved_until_it_fits_and_stays_so() -> None:
+    room, device = Room(fixed=False), Device(20)
+    assert room.run("decoding.batch_rows", 64, device.forward) == 16
+    assert device.asked == [64, 32, 16]
+    assert room.run("decoding.batch_rows", 64, device.forward) == 16
+    assert device.asked == [64, 32, 16, 16]
+    assert room.run("model.batch_tokens", 18, device.forward) == 18
+    assert room.halved == {"decoding.batch_rows": 16}
+
+
+def test_a_fixed_size_is_an_error_that_says_how_to_go_on() -> None:
+    device = Device(20)
+    with pytest.raises(UserError) as caught:
+        Room(fixed=True).run("decoding.batch_rows", 64, device.forward)
+    assert str(caught.value) == (
+        "decoding.batch_rows: 64 is too much for the GPU's memory (Tried to allocate 2.00 GiB); a smaller one needs "
+        "less; or let it shrink by itself with recipe.reproducible: false"
+    )
+    assert device.asked == [64]
+
+
+def test_what_does_not_fit_at_all_is_an_error() -> None:
+    device = Device(0)
+    with pytest.raises(UserError, match=r"model.batch_tokens: 1 is too much"):
+        Room(fixed=False).run("model.batch_tokens", 4, device.forward)
+    assert device.asked == [4, 2, 1]
