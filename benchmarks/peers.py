@@ -97,16 +97,17 @@ def rewards_with_peft(
         column: list[Tensor] = []
         for k in range(policies):
             model.set_adapter(str(k))
-            policy = _response_logps(model, tokens)
+            policy = response_logps_with_peft(model, tokens)
             if k == 0 or reference_each:
                 with model.disable_adapter():
-                    reference = _response_logps(model, tokens)
+                    reference = response_logps_with_peft(model, tokens)
             column.append(beta * (policy - reference))
         columns.append(torch.stack(column))
     return torch.cat(columns, dim=1)
 
 
-def _response_logps(model: PeftModel, tokens: TokenBatch) -> Tensor:
+def response_logps_with_peft(model: PeftModel, tokens: TokenBatch) -> Tensor:
+    """Return the log-probabilities of responses, (rows,), through the logits of all positions."""
     logits = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).logits[:, :-1].float()
     found = torch.log_softmax(logits, -1).gather(-1, tokens.input_ids[:, 1:, None])[..., 0]
     return (found * tokens.response_mask[:, 1:]).sum(dim=1)

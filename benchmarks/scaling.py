@@ -83,13 +83,14 @@ def _memory(args: argparse.Namespace, work: Work, device: torch.device) -> dict[
     work(args.rows[0], args.count)  # what is made once
     peaks = []
     for rows in (args.rows[0], LONGER * args.rows[0]):
-        _forget_peak(device)
+        forget_peak(device)
         work(rows, args.count)
-        peaks.append(_peak(device) / 2**20)
+        peaks.append(peak(device) / 2**20)
     return {"peak MiB 1x": peaks[0], "peak MiB 10x": peaks[1], "growth": peaks[1] / peaks[0]}
 
 
-def _forget_peak(device: torch.device) -> None:
+def forget_peak(device: torch.device) -> None:
+    """Let `peak` count from now on."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -97,7 +98,7 @@ def _forget_peak(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _peak(device: torch.device) -> float:
+def peak(device: torch.device) -> float:
     """Return bytes: of the allocator on a GPU, of the resident process on a CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import decode, fidelity, options, reward, scaling
+from benchmarks import decode, fidelity, options, reward, scaling, train
 from benchmarks.limits import scoring_operations, step_bytes
 from benchmarks.models import Ours
 from benchmarks.texts import prompt_requests, without_sharing
@@ -38,6 +38,16 @@ def test_reward_compares_equal_rewards(tmp_path: Path) -> None:
     found = results(file)
     assert found["largest_difference_to_peft"] < 1e-3
     assert [row["way"] for row in found["rows"]] == ["ours", reward.ALONE, "peft", "as released"]
+
+
+def test_training_is_measured_beside_the_released_way(tmp_path: Path) -> None:
+    file = tmp_path / "train.json"
+    few = ["--pairs", "4", "--response_tokens", "4", "9", "--prompt_tokens", "5", "12", "--trl_batches", "2"]
+    assert train.main([*TINY, *few, "--released_pairs", "1", "--json", str(file)]) == 0
+    rows = {row["way"]: row for row in results(file)["rows"]}
+    ours, together = rows["ours, 2 pairs a step"], rows["2 adapters together"]
+    assert ours["x released"] == pytest.approx(ours["pairs/s"] / rows[train.RELEASED]["pairs/s"])
+    assert together["x one by one"] == pytest.approx(together["pairs/s"] / rows["2 adapters, one by one"]["pairs/s"])
 
 
 def test_a_missed_target_is_named_and_ends_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,138 @@
+"""DPO by TRL's own trainer, and as the released code goes about it: a pair a step, the reference in the loop."""
+
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoTokenizer, TrainerCallback
+
+from benchmarks.models import SMOLLM2, TARGETS, Setting, load_model
+from benchmarks.peers import response_logps_with_peft
+from sipo_pl.data.templates import Encoded
+from sipo_pl.policies.loading import resolve_base_model
+from sipo_pl.policies.logprobs import collate
+
+Pair = tuple[Encoded, Encoded]
+LEARNING_RATE = 5e-4
+
+
+class TRLOptions(NamedTuple):
+    """A way to run TRL.
+
+    Args:
+        batch: pairs a step
+        precompute: whether the reference is computed once, before the steps
+        liger: whether Liger's kernels are used
+    """
+
+    batch: int
+    precompute: bool
+    liger: bool = False
+
+    @property
+    def name(self) -> str:
+        words = [
+            f"batch {self.batch}",
+            *(["precomputed"] if self.precompute else []),
+            *(["Liger"] if self.liger else []),
+        ]
+        return ", ".join(words)
+
+
+class _Clock(TrainerCallback):
+    """Notes when each step ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.ends: list[float] = []
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
+
+
+def trl_seconds(setting: Setting, pairs: Sequence[Pair], options: TRLOptions, beta: float) -> float:
+    """Train one epoch with `trl.DPOTrainer`; return the seconds of a pair after the first step."""
+    from trl import DPOConfig, DPOTrainer
+
+    class OnTokens(DPOTrainer):
+        """Takes rows that are tokens already, so that all ways train on the same."""
+
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            return dataset
+
+    rows = [
+        {
+            "prompt_ids": chosen.input_ids[: chosen.prompt_length],
+            "chosen_ids": chosen.input_ids[chosen.prompt_length :],
+            "rejected_ids": rejected.input_ids[rejected.prompt_length :],
+        }
+        for chosen, rejected in pairs
+    ]
+    lora = LoraConfig(r=setting.rank, lora_alpha=setting.rank, target_modules=list(TARGETS), task_type="CAUSAL_LM")
+    clock = _Clock(setting.device)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = DPOConfig(
+            folder,
+            beta=beta,
+            learning_rate=LEARNING_RATE,
+            per_device_train_batch_size=options.batch,
+            precompute_ref_log_probs=options.precompute,
+            use_liger_kernel=options.liger,
+            gradient_checkpointing=False,
+            bf16=setting.dtype == torch.bfloat16,
+            use_cpu=setting.device.type == "cpu",
+            num_train_epochs=1,
+            logging_strategy="no",
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            max_length=None,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(resolve_base_model(SMOLLM2))
+        trainer = OnTokens(
+            load_model(setting),
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=lora,
+            callbacks=[clock],
+        )
+        trainer.train()
+    steps = len(clock.ends) - 1
+    return (clock.ends[-1] - clock.ends[0]) / (steps * options.batch)
+
+
+class Released:
+    """Plain peft: one pair a step, and a forward of the reference before that of the policy.
+
+    Args:
+        setting: the model.
+        beta: of the loss.
+    """
+
+    def __init__(self, setting: Setting, beta: float) -> None:
+        lora = LoraConfig(r=setting.rank, lora_alpha=setting.rank, target_modules=list(TARGETS), task_type="CAUSAL_LM")
+        self.model, self.beta = get_peft_model(load_model(setting), lora).train(), beta
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.trained, self.optimizer = trained, torch.optim.AdamW(trained, lr=LEARNING_RATE)
+
+    def step(self, pair: Pair) -> float:
+        """Train on a pair; return its loss."""
+        tokens = collate(pair).to(self.model.device)
+        with torch.no_grad(), self.model.disable_adapter():
+            reference = response_logps_with_peft(self.model, tokens)
+        gain = response_logps_with_peft(self.model, tokens) - reference
+        loss = -torch.nn.functional.logsigmoid(self.beta * (gain[0] - gain[1]))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss.detach())

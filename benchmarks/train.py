@@ -1,0 +1,210 @@
+"""DPO steps beside TRL's trainer and the released way: pairs per second and peak memory; the reference is cached.
+
+On a CPU: python -m benchmarks.train
+On a GPU: python -m benchmarks.train --shape 7b --pairs 64 --step_pairs 2 16 --trl_batches 2 8 16 --compile
+"""
+
+import argparse
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import options
+from benchmarks.dpo_peers import LEARNING_RATE, Pair, Released, TRLOptions, trl_seconds
+from benchmarks.limits import training_operations
+from benchmarks.measuring import clock, matmul_rate
+from benchmarks.models import TARGETS, Setting, load_model
+from benchmarks.scaling import forget_peak, peak
+from benchmarks.texts import random_rows
+from sipo_pl.data.templates import Encoded
+from sipo_pl.losses import dpo_loss
+from sipo_pl.policies.attention import attend_along
+from sipo_pl.policies.carried import summed_over
+from sipo_pl.policies.compiled import compile_layers
+from sipo_pl.policies.forwards import forwards_of, tokens_at_once
+from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.policies.packed import pack, packed_logps
+from sipo_pl.policies.packed_attention import NAME
+
+BETA = 0.1
+RELEASED = "as released"
+COLUMNS = (
+    "way",
+    "pairs measured",
+    "pairs/s",
+    "peak MiB",
+    "x released",
+    "x TRL",
+    "x one by one",
+    "share of the matmul rate",
+)
+
+
+class Ours:
+    """The project's training step over adapters of one base.
+
+    Args:
+        setting: the model.
+        adapters: how many train at once.
+        args: token budget and compilation.
+    """
+
+    def __init__(self, setting: Setting, adapters: int, args: argparse.Namespace) -> None:
+        self.device = setting.device
+        self.stack = LoRAStack(load_model(setting), TARGETS)
+        self.stack.train_ranks(setting.rank, setting.rank, seed=0, adapters=adapters)
+        if args.compile:
+            compile_layers(self.stack.model)
+        self.budget = args.batch_tokens or tokens_at_once(self.stack.model, checkpointing=False)
+        self.trained = [one for one in self.stack.model.parameters() if one.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=LEARNING_RATE, fused=True)
+
+    def step(self, pairs: Sequence[Pair], reference: dict[int, Tensor], adapters: Sequence[int]) -> float:
+        """Train each of `adapters` on the pairs; return the sum of their mean losses."""
+        forwards = forwards_of(pairs, self.budget)
+        total = summed_over([partial(self._loss, pairs, one, reference, adapters) for one in forwards], self.trained)
+        (total / len(pairs)).backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(total.detach()) / len(pairs)
+
+    def _loss(
+        self, pairs: Sequence[Pair], indices: Sequence[int], reference: dict[int, Tensor], adapters: Sequence[int]
+    ) -> Tensor:
+        chosen = [pairs[index] for index in indices]
+        known = torch.stack([reference[id(pair)] for pair in chosen], dim=1)
+        losses = []
+        with self.stack.training(adapters):
+            for logps in self.logps([chosen] * len(adapters)):
+                losses.append(dpo_loss(*logps.chunk(2), *known, beta=BETA).losses.sum())
+        return torch.stack(losses).sum()
+
+    def logps(self, groups: Sequence[Sequence[Pair]]) -> list[Tensor]:
+        """Return the log-probabilities of pairs, chosen rows first, of each adapter."""
+        rows = [[row for side in zip(*pairs, strict=True) for row in side] for pairs in groups]
+        with attend_along(self.stack.model, NAME):
+            return packed_logps(self.stack.model, pack(rows).to(self.device))
+
+    def reference(self, pairs: Sequence[Pair]) -> dict[int, Tensor]:
+        """Return the log-probabilities of each pair under the base, as the cache on disk holds them."""
+        with torch.no_grad(), self.stack.reference():
+            return {id(pair): self.logps([[pair]])[0] for pair in pairs}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return 0 where every target that is given is met."""
+    args = _arguments(argv)
+    setting = options.setting_of(args)
+    pairs = _pairs(args, 300 if args.shape == "tiny" else 32000)
+    found: list[dict[str, Any]] = []
+    for size in args.step_pairs:
+        name = f"ours, {size} pairs a step"
+        with _measured(found, name, setting.device):
+            ours = Ours(setting, 1, args)
+            reference = ours.reference(pairs)
+            seconds = _steps(ours, pairs, size, reference, [[0]])
+            found.append({"way": name, "pairs measured": len(pairs) - size, "pairs/s": 1 / seconds})
+            work = training_operations(ours.stack.model, pairs)
+            rate = matmul_rate(setting.device, setting.dtype)
+            found[-1]["share of the matmul rate"] = work / len(pairs) / seconds / rate
+        del ours
+    found += _two_adapters(args, setting, pairs)
+    found += _peers(args, setting, pairs)
+    speed = {one["way"]: one["pairs/s"] for one in found}
+    trl = max((value for name, value in speed.items() if name.startswith("TRL")), default=None)
+    for one in found:
+        if one["way"].startswith("ours,"):
+            one["x released"] = one["pairs/s"] / speed[RELEASED]
+            if trl:
+                one["x TRL"] = one["pairs/s"] / trl
+    mean = sum(len(row.input_ids) for pair in pairs for row in pair) / len(pairs)
+    return options.finish(args, setting.title, COLUMNS, found, tokens_of_a_pair=mean)
+
+
+def _pairs(args: argparse.Namespace, vocabulary: int) -> list[Pair]:
+    rows: list[Encoded] = random_rows(args.pairs, 2, args.prompt_tokens, args.response_tokens, vocabulary)
+    return list(zip(rows[::2], rows[1::2], strict=True))
+
+
+def _steps(
+    ours: Ours, pairs: Sequence[Pair], size: int, reference: dict[int, Tensor], passes: Sequence[Sequence[int]]
+) -> float:
+    """Train on all pairs, each pass of adapters for itself; return the seconds of a pair after the first step."""
+    for adapters in passes:
+        ours.step(pairs[:size], reference, adapters)
+    rest = [pairs[start : start + size] for start in range(size, len(pairs), size)]
+    seconds = sum(
+        clock(partial(ours.step, step, reference, adapters), ours.device) for step in rest for adapters in passes
+    )
+    return seconds / (len(pairs) - size)
+
+
+def _two_adapters(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Compare two adapters in one pass with one after another, pairs of both counted once."""
+    size, found = args.step_pairs[0], []
+    ours = Ours(setting, 2, args)
+    reference = ours.reference(pairs)
+    for name, passes in (("2 adapters, one by one", [[0], [1]]), ("2 adapters together", [[0, 1]])):
+        with _measured(found, name, setting.device):
+            seconds = _steps(ours, pairs, size, reference, passes)
+            found.append({"way": name, "pairs measured": len(pairs) - size, "pairs/s": 1 / seconds})
+    found[1]["x one by one"] = found[1]["pairs/s"] / found[0]["pairs/s"]
+    return found
+
+
+def _peers(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    if importlib.util.find_spec("trl") is None:
+        print("trl is not installed (the extra bench): its rows are left out")
+    else:
+        ways = [TRLOptions(batch, True) for batch in args.trl_batches]
+        ways += [TRLOptions(args.trl_batches[0], False)]
+        if importlib.util.find_spec("liger_kernel") is not None and setting.device.type == "cuda":
+            ways += [TRLOptions(batch, True, liger=True) for batch in args.trl_batches]
+        for way in ways:
+            with _measured(found, way.name, setting.device):
+                seconds = trl_seconds(setting, pairs, way, BETA)
+                found.append({"way": f"TRL, {way.name}", "pairs measured": len(pairs), "pairs/s": 1 / seconds})
+    with _measured(found, RELEASED, setting.device):
+        released = Released(setting, BETA)
+        released.step(pairs[0])
+        few = pairs[1 : 1 + args.released_pairs]
+        seconds = clock(lambda: [released.step(pair) for pair in few], setting.device) / len(few)
+        found.append({"way": RELEASED, "pairs measured": len(few), "pairs/s": 1 / seconds})
+    return found
+
+
+@contextmanager
+def _measured(found: list[dict[str, Any]], name: str, device: torch.device) -> Iterator[None]:
+    """Add the peak memory of the block to the row that it makes."""
+    print(f"{name} …", flush=True)
+    forget_peak(device)
+    yield
+    found[-1]["peak MiB"] = peak(device) / 2**20
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = options.parser(__doc__)
+    add = parser.add_argument
+    add("--pairs", type=int, default=8, help="number of pairs")
+    add("--prompt_tokens", type=int, nargs=2, default=[60, 60], help="least and most of random prompts")
+    add("--response_tokens", type=int, nargs=2, default=[126, 206], help="least and most of random responses")
+    add("--step_pairs", type=int, nargs="+", default=[2], help="pairs of an optimizer step of ours")
+    add("--batch_tokens", type=int, help="tokens of a forward of ours; as suits the device where not given")
+    add("--trl_batches", type=int, nargs="+", default=[1, 2, 4], help="batch sizes that TRL is swept over")
+    add("--released_pairs", type=int, default=3, help="pairs that the released way is measured on")
+    add("--compile", action="store_true", help="compile the layers of ours")
+    options.add_targets(
+        parser, released="x released", trl="x TRL", together="x one by one", matmul="share of the matmul rate"
+    )
+    return options.parse(parser, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
