@@ -39,6 +39,7 @@ COMMANDS = {
         "sipo_pl.stages.merge:merge",
         "an adapter merged into its base model, or models averaged, for other tools",
     ),
+    "export": ("sipo_pl.stages.export:export", "a weight of a finished run as models for other tools"),
 }
 
 
