@@ -98,7 +98,7 @@ class Policies:
     def fuse(self, weights: Weights | None = None) -> "Fused":
         """Return the model that fuses the policies at `weights`; at those of the export where none are given."""
         if weights is None and self.source.weights is None:
-            raise UserError(f"weights: {self.source.folder} names none; give one for each of {list(self.objectives)}")
+            raise UserError(f"weights: {self.source.folder} names none; give one for each of {self.objectives}")
         return Fused(self, self.weights(weights if weights is not None else self.source.weights or ()))
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[dict[str, float]]:

@@ -143,4 +143,9 @@ def _one_line(text: str | None) -> str:
 
 
 # commands that are no stage of a run
-OWN_OPTIONS = {"run": _add_run_options, "merge": _add_typed_options, "export": _add_typed_options}
+OWN_OPTIONS = {
+    "run": _add_run_options,
+    **dict.fromkeys(
+        ("merge", "export", "chat", "inspect", "recipes", "clean", "env", "completion"), _add_typed_options
+    ),
+}

@@ -129,6 +129,17 @@ def test_slots_follow_the_requests(policies: PolicySet) -> None:
     }
 
 
+def test_other_work_between_steps_leaves_a_stream_as_it_is(policies: PolicySet) -> None:
+    (request, decoding), heard = REQUESTS[1], Heard()
+    with stream(policies, 2, ReverseKL(), ENDS, slots=2, seed=SEED) as running:
+        running.add(request, decoding)
+        while running.busy:
+            heard.hear(running.step())
+            with policies.active([2, 0, 1]):
+                pass
+    assert heard.responses[request.key] == alone(policies)[request.key]
+
+
 def test_what_cannot_be_decoded_is_refused_at_once(policies: PolicySet) -> None:
     request = Request("a", (5,) * 20, POINTS[0])
     with stream(policies, 2, ReverseKL(), ENDS, slots=2, seed=SEED) as running:
