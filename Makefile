@@ -19,7 +19,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test bench crash mutants lint format clean
+.PHONY: help quickstart test bench crash mutants notebook lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ crash: $(VENV)/.installed  ## kill a tiny run at random moments and compare it w
 
 mutants: $(VENV)/.installed  ## break the method in one place at a time; some test must fail each time
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
+
+notebook: $(VENV)/.installed  ## execute docs/own_objectives.ipynb, a whole run on a toy model, and write it back
+	OMP_NUM_THREADS=1 $(BIN)/python tests/notebook.py
 
 lint: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ from sipo_pl.policies.decoding import Decoding, Request
 from sipo_pl.policies.fused_rows import FusedRows, Fusion
 from sipo_pl.policies.generation import generate
 from sipo_pl.policies.policies import PolicySet
+from sipo_pl.policies.slot_sizes import SlotSizes
 
 NO_EOS = -1  # no such token: every row runs to its limit
 LONGEST = 4096
@@ -155,7 +156,8 @@ def _step(args: argparse.Namespace, work: Work) -> dict[str, float]:
         made: list[FusedRows] = []
 
         def prefill() -> None:
-            made.append(FusedRows(Fusion(forward, ReverseKL()), requests, len(requests), args.tokens + 1))
+            sizes = SlotSizes.of([one.prompt_ids for one in requests], len(requests), args.tokens + 1)
+            made.append(FusedRows(Fusion(forward, ReverseKL()), sizes))
             made[-1].admit(range(len(requests)), requests)
 
         def step() -> None:

@@ -40,6 +40,13 @@ COMMANDS = {
         "sipo_pl.stages.merge:merge",
         "an adapter merged into its base model, or models averaged, for other tools",
     ),
+    "chat": ("sipo_pl.stages.chat:chat", "talk with the policies of a run, fused at weights that may change"),
+    "inspect": ("sipo_pl.stages.inspect:inspect", "a row of a stage's data as the model sees it"),
+    "recipes": ("sipo_pl.stages.recipes:recipes", "the shipped recipes, and a copy of one to begin with"),
+    "clean": ("sipo_pl.stages.clean:clean", "what a run folder no longer needs"),
+    "env": ("sipo_pl.stages.env:env", "versions and hardware, for bug reports"),
+    "completion": ("sipo_pl.stages.completion:completion", "a script that lets a shell complete commands and options"),
+    "export": ("sipo_pl.stages.export:export", "a weight of a finished run as models for other tools"),
 }
 
 

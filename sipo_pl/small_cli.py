@@ -3,8 +3,9 @@
 import argparse
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args, get_origin
 
+import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
@@ -118,10 +119,33 @@ def _add_run_options(parser: ArgumentParser, function: Callable[..., Any]) -> No
     add("--overwrite", action="store_true", help="make the stages that are run anew, whatever their folders hold")
 
 
-def _add_merge_options(parser: ArgumentParser, function: Callable[..., Any]) -> None:
-    parser.add_function_arguments(function, skip={"models", "overwrite"})
-    parser.add_argument("--models", nargs="+", help="whole models to be averaged instead")
-    parser.add_argument("--overwrite", action="store_true", help="replace what the output folder holds")
+def _add_typed_options(parser: ArgumentParser, function: Callable[..., Any]) -> None:
+    """Add an option for each argument: lists take several words, and what is false unless asked for takes none."""
+    found = inspect.signature(function, eval_str=True).parameters.values()
+    flags = {one.name for one in found if one.default is False}
+    lists = {one.name: kind for one in found if (kind := _item_of(one.annotation)) is not None}
+    parser.add_function_arguments(function, skip={*flags, *lists})
+    told = {one.arg_name: one.description for one in docstring_parser.parse(inspect.getdoc(function) or "").params}
+    for name, kind in lists.items():
+        parser.add_argument(f"--{name}", nargs="+", type=kind, help=_one_line(told[name]))
+    for name in sorted(flags):
+        parser.add_argument(f"--{name}", action="store_true", help=_one_line(told[name]))
 
 
-OWN_OPTIONS = {"run": _add_run_options, "merge": _add_merge_options}  # commands that are no stage of a run
+def _item_of(annotation: Any) -> Any:
+    """Return the type of the items of `list[T] | None`; None for other types."""
+    lists = [one for one in get_args(annotation) if get_origin(one) is list]
+    return get_args(lists[0])[0] if lists else None
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+# commands that are no stage of a run
+OWN_OPTIONS = {
+    "run": _add_run_options,
+    **dict.fromkeys(
+        ("merge", "export", "chat", "inspect", "recipes", "clean", "env", "completion"), _add_typed_options
+    ),
+}

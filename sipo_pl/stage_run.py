@@ -22,6 +22,7 @@ from sipo_pl.callbacks.resume import ResumeCheckpoint
 from sipo_pl.callbacks.still_guard import StillGuard
 from sipo_pl.callbacks.writer import UnitWriter
 from sipo_pl.checkpoint_io import newest_readable, read_checkpoint
+from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.unit_data import UnitData
 from sipo_pl.data.units import unit_files, unit_path
 from sipo_pl.errors import Stopped, UsageError, UserError
@@ -200,6 +201,7 @@ class StageRun:
         if marks and isinstance(self.model, GenerationModule):
             counts = ", ".join(f"{count} {mark}" for mark, count in marks.most_common())
             log.info("%s: %d of %d rows without marks (%s)", self.stage, clean, rows, counts)
+        write_folder_card(self.folder)
         notes: dict[str, Any] = {"halved": self.model.room.halved} if self.model.room.halved else {}
         self.manifest.finish(self.folder, unit_files(self.folder), rows=rows, **notes)
 

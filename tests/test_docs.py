@@ -218,3 +218,18 @@ def test_every_key_is_described() -> None:
         keys |= set(get_type_hints(import_class(f"sipo_pl.stages.{name}.{name}"))) - {"return", "overwrite"}
     assert keys - described - {"recipe"} == set()
     assert all(stage in text for stage in {name.partition("-")[0] for name in STAGES})
+
+
+def test_the_notebook_was_executed_without_errors_and_names_no_machine() -> None:
+    path = ROOT / "docs" / "own_objectives.ipynb"
+    text = path.read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert "error" not in {output["output_type"] for output in outputs}
+    assert any("image/png" in output.get("data", {}) for output in outputs)  # the fronts
+    assert not re.search(r"/(?:tmp|home|root|Users|opt|work)/", text)
+    source = "\n".join("".join(cell["source"]) for cell in cells)
+    compile(re.sub(r"^(\s*)!.*$", r"\1pass", source, flags=re.MULTILINE), str(path), "exec")
+    for words in re.findall(r"^!sipo_pl (\w+)", source, re.MULTILINE):
+        assert words in cli.COMMANDS

@@ -13,6 +13,7 @@ import torch
 
 from sipo_pl.policies.decoding import Decoding, FinishReason, Generated, Request
 from sipo_pl.policies.fused_rows import FusedRows, Fusion
+from sipo_pl.policies.slot_sizes import SlotSizes
 
 
 class Candidate(NamedTuple):
@@ -65,7 +66,8 @@ def beam_search(
     alive = [index for index, search in enumerate(searches) if search.limit > 0]
     if alive:
         beams = [requests[index] for index in alive for _ in range(width)]
-        rows = FusedRows(fusion, beams, len(beams), max(search.limit for search in searches), graphs=False)
+        longest = max(search.limit for search in searches)
+        rows = FusedRows(fusion, SlotSizes.of([one.prompt_ids for one in beams], len(beams), longest), graphs=False)
         rows.admit(range(len(beams)), beams)
     while alive:
         totals = rows.totals()

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sipo_pl.divergences import Divergence
 from sipo_pl.policies.decoding import Request
 from sipo_pl.policies.grouped import GroupedForward
+from sipo_pl.policies.slot_sizes import SlotSizes
 from sipo_pl.policies.slots import Slots
 
 
@@ -36,27 +38,26 @@ class FusedRows:
 
     Args:
         fusion: how scores are made.
-        requests: the rows to come; weights follow the groups of the forward.
-        slots: R, the rows at once.
-        capacity: tokens that a response may grow to.
+        sizes: what the slots have room for.
         graphs: see `Slots`.
     """
 
-    def __init__(
-        self, fusion: Fusion, requests: Sequence[Request], slots: int, capacity: int, graphs: bool = True
-    ) -> None:
+    def __init__(self, fusion: Fusion, sizes: SlotSizes, graphs: bool = True) -> None:
         self.fusion, self.forward = fusion, fusion.forward
-        self.slots = Slots(self.forward, slots, [request.prompt_ids for request in requests], capacity, graphs)
+        self.slots = Slots(self.forward, sizes, graphs)
         device, groups = self.forward.device, self.forward.groups
-        self.weights = torch.zeros(slots, groups, device=device)
+        self.weights = torch.zeros(sizes.rows, groups, device=device)
         # one-hot, so that every rule finds a free slot in order
         self.weights[:, 0] = 1
         self.history: Tensor | None = None  # (K, R), cumulative log-probability of what was said under each group
         if fusion.cumulative or (fusion.rule.needs_history and groups > 1):
-            self.history = torch.zeros(groups, slots, device=device)
+            self.history = torch.zeros(groups, sizes.rows, device=device)
 
     def admit(self, slots: Sequence[int], requests: Sequence[Request]) -> int:
-        """Put rows into free slots, in order, as many as there is room for; return how many."""
+        """Put rows into free slots, in order, as many as there is room for; return how many.
+
+        The requests' weights follow the groups of the forward.
+        """
         count = self.slots.admit(slots, [request.prompt_ids for request in requests])
         if count == 0:
             return 0
@@ -65,6 +66,15 @@ class FusedRows:
         if self.history is not None:
             self.history[:, taken] = 0
         return count
+
+    def grow(self, sizes: SlotSizes) -> None:
+        """Make room for `sizes` where there is less. To be called before `scores`."""
+        more = max(0, sizes.rows - self.slots.rows)
+        self.slots.grow(sizes)
+        self.weights = F.pad(self.weights, (0, 0, 0, more))
+        self.weights[len(self.weights) - more :, 0] = 1
+        if self.history is not None:
+            self.history = F.pad(self.history, (0, more))
 
     def release(self, slots: Sequence[int]) -> None:
         """Free the slots of rows that ended."""

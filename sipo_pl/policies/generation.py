@@ -15,9 +15,10 @@ from sipo_pl.fusion import next_tokens
 from sipo_pl.policies.beams import beam_search
 from sipo_pl.policies.decoding import Decoding, FinishReason, Generated, Request
 from sipo_pl.policies.fused_rows import FusedRows, Fusion
+from sipo_pl.policies.noise import row_uniforms
 from sipo_pl.policies.policies import PolicySet
 from sipo_pl.policies.room import rows_at_once
-from sipo_pl.seeds import seed_of
+from sipo_pl.policies.slot_sizes import SlotSizes
 
 Progress = Callable[[int, int], None]
 
@@ -63,10 +64,10 @@ def generate(
     for support, members in by_support.items():
         # rows of a prompt stand together, so that they share its prefill
         members.sort(key=lambda i: (-len(requests[i].prompt_ids), requests[i].prompt_ids))
-        groups, reference = _groups(policies, support, divergence)
+        groups, reference = fused_groups(policies, support, divergence)
         with policies.active(groups) as forward:
             fusion = Fusion(forward, divergence, reference, decoding.beams > 1, raw_logits and greedy)
-            ordered = [requests[i]._replace(weights=_weights(requests[i], groups)) for i in members]
+            ordered = [requests[i]._replace(weights=weights_over(requests[i].weights, groups)) for i in members]
 
             def decode(count: int, fusion: Fusion = fusion, ordered: Sequence[Request] = ordered) -> list[Generated]:
                 told = Told(on_progress)
@@ -103,7 +104,7 @@ class Told:
         self.on_progress(-self.rows, 0)
 
 
-def _groups(
+def fused_groups(
     policies: PolicySet, support: tuple[int, ...], divergence: Divergence
 ) -> tuple[tuple[int, ...], int | None]:
     """Return the groups to run, and the reference's position among them where it is needed."""
@@ -114,8 +115,9 @@ def _groups(
     return groups, groups.index(reference)
 
 
-def _weights(request: Request, groups: Sequence[int]) -> tuple[float, ...]:
-    return tuple(request.weights[k] if k < len(request.weights) else 0.0 for k in groups)
+def weights_over(weights: Sequence[float], groups: Sequence[int]) -> tuple[float, ...]:
+    """Return the weight of each of `groups`; groups beyond `weights` have none."""
+    return tuple(weights[k] if k < len(weights) else 0.0 for k in groups)
 
 
 def _search(
@@ -146,16 +148,12 @@ class _Batch:
 
     def _uniforms(self, seed: int) -> Tensor:
         steps = max(1, *self.limits) if self.limits else 1
-        generator = torch.Generator()
-        rows = []
-        for request in self.requests:
-            rows.append(torch.rand(steps, generator=generator.manual_seed(seed_of(seed, request.key))))
-        return torch.stack(rows)
+        return torch.stack([row_uniforms(seed, request.key, steps) for request in self.requests])
 
     def run(self, on_progress: Progress) -> list[Generated]:
         if self.waiting:
-            requests = [self.requests[row] for row in self.waiting]
-            rows = FusedRows(self.fusion, requests, len(self.slots), max(self.limits))
+            prompts = [self.requests[row].prompt_ids for row in self.waiting]
+            rows = FusedRows(self.fusion, SlotSizes.of(prompts, len(self.slots), max(self.limits)))
         while self.waiting or any(row is not None for row in self.slots):
             self._fill(rows)
             chosen = self._choose(rows.scores())

@@ -187,16 +187,15 @@ class LoRAStack:
 
     @contextlib.contextmanager
     def active(self, indices: Sequence[int]) -> Iterator[None]:
-        """Within the block, the groups of a batch are the frozen adapters `indices`."""
-        self._activate(indices)
+        """Within the block, the groups of a batch are the frozen adapters `indices`; then what they were before."""
+        before = {name: layer.active for name, layer in self.layers.items()}
+        for layer in self.layers.values():
+            layer.activate(indices)
         try:
             yield
         finally:
-            self._activate(None)
-
-    def _activate(self, indices: Sequence[int] | None) -> None:
-        for layer in self.layers.values():
-            layer.activate(indices)
+            for name, layer in self.layers.items():
+                layer.active = before[name]
 
     @contextlib.contextmanager
     def training(self, indices: Sequence[int]) -> Iterator[None]:

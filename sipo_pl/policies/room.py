@@ -11,7 +11,7 @@ import torch
 from sipo_pl.errors import UserError
 from sipo_pl.policies.decoding import Decoding, Request
 from sipo_pl.policies.grouped import GroupedForward, TokenIds
-from sipo_pl.policies.slots import prompt_places
+from sipo_pl.policies.slot_sizes import prompt_places
 
 log = logging.getLogger("sipo_pl")
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -63,6 +64,17 @@ class Level:
                     kept.append(t.new_zeros(len(t), self.segments, t.shape[2], self.capacity, t.shape[4]))
         for mine, new in zip([*self.keys, *self.values], [*other.keys, *other.values], strict=True):
             mine[:, segments, :, : other.capacity] = new
+
+    def grow(self, segments: int, capacity: int) -> None:
+        """Add so many empty segments, and room for `capacity` tokens in each segment where there is less."""
+        self.parents, self.offsets, self.lengths = (
+            F.pad(kept, (0, segments)) for kept in (self.parents, self.offsets, self.lengths)
+        )
+        tokens = max(0, capacity - self.capacity)
+        self.capacity += tokens
+        room = (0, 0, 0, tokens, 0, 0, 0, segments)
+        self.keys = [F.pad(kept, room) for kept in self.keys]
+        self.values = [F.pad(kept, room) for kept in self.values]
 
     def select(self, segments: Tensor) -> None:
         """Keep `segments`, in their order; one may be kept several times."""

@@ -3,15 +3,15 @@
 Prompts are computed once for all the rows behind them, and what all prompts begin with once for all prompts.
 """
 
-import itertools
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sipo_pl.policies.grouped import GroupedForward, TokenIds
 from sipo_pl.policies.segments import Level
+from sipo_pl.policies.slot_sizes import SlotSizes
 
 READ_TOKENS = {False: 512, True: 8192}  # prompt tokens of one forward, over all groups: keep a CPU, or a GPU, busy
 IDLE = -1
@@ -22,32 +22,25 @@ class Slots:
 
     Args:
         forward: the K groups.
-        rows: R, the number of slots.
-        prompts: the prompts to come, one for each row to come, in order, those of a prompt together.
-        capacity: tokens that a response may grow to.
+        sizes: what there is room for.
         graphs: on a GPU, take steps by a CUDA graph; not worth it where `select` comes with every step.
     """
 
-    def __init__(
-        self, forward: GroupedForward, rows: int, prompts: Sequence[TokenIds], capacity: int, graphs: bool = True
-    ) -> None:
-        self.forward, self.rows, self.device = forward, rows, forward.device
+    def __init__(self, forward: GroupedForward, sizes: SlotSizes, graphs: bool = True) -> None:
+        self.forward, self.rows, self.device = forward, sizes.rows, forward.device
         self.graphs = graphs and self.device.type == "cuda"
-        counts = Counter(prompts)
-        most = min(rows, max(counts.values()))
-        self.header = common_header(list(counts))
+        self.header = sizes.header
         self.above: list[Level] = []
         if self.header:
             self.above.append(forward.read([self.header], [], [0])[1])
-        places = prompt_places(prompts, rows)
-        self.prompts = forward.below(self.above, [0] * places, max(map(len, counts)) - len(self.header))
-        self.responses = forward.below([*self.above, self.prompts], [0] * rows, capacity)
-        self.held: list[TokenIds | None] = [None] * places
-        self.owner = [IDLE] * rows  # place of each row's prompt
-        self.members = torch.full((places, most), IDLE, device=self.device)
-        self.alive = torch.zeros(rows, dtype=torch.long, device=self.device)
-        self.prompt_ends = self._states(places)
-        self.hidden = self._states(rows)
+        self.prompts = forward.below(self.above, [0] * sizes.prompts, sizes.prompt_tokens)
+        self.responses = forward.below([*self.above, self.prompts], [0] * sizes.rows, sizes.response_tokens)
+        self.held: list[TokenIds | None] = [None] * sizes.prompts
+        self.owner = [IDLE] * sizes.rows  # place of each row's prompt
+        self.members = torch.full((sizes.prompts, sizes.members), IDLE, device=self.device)
+        self.alive = torch.zeros(sizes.rows, dtype=torch.long, device=self.device)
+        self.prompt_ends = self._states(sizes.prompts)
+        self.hidden = self._states(sizes.rows)
         self.graph: StepGraph | None = None
 
     def _states(self, count: int) -> Tensor:
@@ -111,6 +104,30 @@ class Slots:
         self.owner, self.rows, self.graph = [self.owner[slot] for slot in slots], len(slots), None
         self._count_members()
 
+    def grow(self, sizes: SlotSizes) -> None:
+        """Make room for `sizes` where there is less; nothing that is held changes."""
+        more, places = max(0, sizes.rows - self.rows), max(0, sizes.prompts - len(self.held))
+        self.responses.grow(more, sizes.response_tokens)
+        self.prompts.grow(places, sizes.prompt_tokens)
+        self.alive = F.pad(self.alive, (0, more))
+        self.hidden = F.pad(self.hidden, (0, 0, 0, more))
+        self.prompt_ends = F.pad(self.prompt_ends, (0, 0, 0, places))
+        self.owner += [IDLE] * more
+        self.held += [None] * places
+        self.rows, self.graph = self.rows + more, None
+        self._count_members()
+
+    def forget_prompts(self) -> None:
+        """Give up the prompts that no row is behind; their places cost a share of every step."""
+        used = sorted(set(self.owner) - {IDLE})
+        kept = torch.tensor(used, dtype=torch.long, device=self.device)
+        self.prompts.select(kept)
+        self.held, self.prompt_ends = [self.held[place] for place in used], self.prompt_ends[:, kept]
+        self.owner = [IDLE if place == IDLE else used.index(place) for place in self.owner]
+        self.responses.parents = torch.tensor([max(0, place) for place in self.owner], device=self.device)
+        self.members, self.graph = self.members[:0, :1], None
+        self._count_members()
+
     def _place(self, prompt: TokenIds) -> int | None:
         if prompt in self.held:
             return self.held.index(prompt)
@@ -172,24 +189,3 @@ class StepGraph:
         """Take the step with `tokens`."""
         self.tokens.copy_(tokens)
         self.graph.replay()
-
-
-def prompt_places(prompts: Sequence[TokenIds], rows: int) -> int:
-    """Return how many distinct prompts are held for `rows` slots, those of a prompt in succession.
-
-    Rows of a prompt end at different times: twice as many prompts are at work as would fill the slots.
-    """
-    starts = [0, *(int(a != b) for a, b in itertools.pairwise(prompts))]
-    seen = list(itertools.accumulate(starts))  # number of each row's prompt
-    most = max(seen[min(i + rows, len(seen)) - 1] - seen[i] + 1 for i in range(len(seen)))
-    return min(seen[-1] + 1, 2 * most)
-
-
-def common_header(prompts: Sequence[TokenIds], least: int = 32) -> TokenIds:
-    """Return what all prompts begin with, at least one token shorter than each; nothing if it is short or alone."""
-    if len(prompts) < 2:
-        return ()
-    first, last = min(prompts), max(prompts)
-    length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    length = min(length, min(map(len, prompts)) - 1)
-    return first[:length] if length >= least else ()

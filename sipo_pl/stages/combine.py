@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sipo_pl.artifacts import input_hash, open_stage, write_json, write_jsonl
+from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.marks import MARKS
 from sipo_pl.data.rows import text_id
 from sipo_pl.data.units import read_units
@@ -41,6 +42,7 @@ def combine(recipe: Recipe, rewrites: bool = True, overwrite: bool = False) -> N
     chosen = Counter(row["source"] if row["rewards"] else "neither" for row in rows)
     originals, rewritten, neither = (chosen[name] for name in ("original", "rewrite", "neither"))
     log.info("combine: %d originals and %d rewrites go on, %d have neither", originals, rewritten, neither)
+    write_folder_card(folder, {"default": {"train": path.name}})
     manifest.finish(folder, [path, yields_path], rows=count)
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from sipo_pl.artifacts import input_hash, open_stage, read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.kept import previous_filter, previous_kept
 from sipo_pl.data.rows import text_id
 from sipo_pl.data.units import read_units
@@ -73,6 +74,7 @@ def filter(
         counts["had_previous"] = sum(judge.previous is not None for judge in judged)
         counts["beat_previous"] = sum("previous" in row for row in kept_rows)
     write_json(yields_path, {**counts, "on_too_few": fallback, "stages": {**yields, "filter": table}})
+    write_folder_card(folder, {"default": {"train": path.name}})
     manifest.finish(folder, [path, yields_path], rows=len(kept_rows))
 
 

@@ -11,6 +11,7 @@ from sipo_pl.components import instantiate
 from sipo_pl.data.conflicts import format_statistics, statistics
 from sipo_pl.data.converters.base import Converted, Converter
 from sipo_pl.data.division import Splits, divide
+from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.lengths import Lengths
 from sipo_pl.data.readers import read_all, source_hash
 from sipo_pl.data.rows import PairRow, PromptRow
@@ -21,6 +22,11 @@ from sipo_pl.recipe_check import check_recipe
 
 LOG = logging.getLogger("sipo_pl")
 SPLITS = ("train", "validation", "test")
+TABLES = {
+    "pairs": {name: f"{name}.jsonl" for name in ("train", "train_conflict", "validation")},
+    "prompts": {"test": "test.jsonl"},
+    "sft": {"train": "sft.jsonl"},
+}
 COMPAT = (
     "tie_is_conflict",
     "map_batch",
@@ -143,6 +149,7 @@ def _write(folder: Path, splits: Splits, lengths: Lengths, recipe: Recipe) -> tu
     }
     if recipe.runs("sft"):
         rows["sft"] = write_jsonl(recipe.layout.sft_rows, splits.sft)
+    write_folder_card(folder, TABLES)
     LOG.info("prepare: statistics\n\n%s\n", format_statistics(stats))
     LOG.info("prepare: %s in %s", ", ".join(f"{count} {name}" for name, count in rows.items()), folder)
     return [*(folder / f"{name}.jsonl" for name in rows), folder / "statistics.json"], sum(rows.values())

@@ -13,7 +13,8 @@ from sipo_pl.policies.decoding import Decoding, Generated, Request
 from sipo_pl.policies.generation import generate
 from sipo_pl.policies.grouped import GroupedForward
 from sipo_pl.policies.policies import PolicySet
-from sipo_pl.policies.slots import Slots, common_header, prompt_places
+from sipo_pl.policies.slot_sizes import SlotSizes, common_header, prompt_places
+from sipo_pl.policies.slots import Slots
 
 A, B, C, D = (5, 6, 7), (8, 9), (10, 11, 12, 13), (14,)
 HEADER = tuple(range(20, 56))
@@ -31,7 +32,7 @@ def no_gradients() -> Iterator[None]:
 
 
 def slots_of(model: PreTrainedModel, rows: int, prompts: list[tuple[int, ...]]) -> Slots:
-    return Slots(GroupedForward([model], [0, 0]), rows, prompts, capacity=6)
+    return Slots(GroupedForward([model], [0, 0]), SlotSizes.of(prompts, rows, 6))
 
 
 def holds(slots: Slots, slot: int, model: PreTrainedModel, text: tuple[int, ...]) -> None:
