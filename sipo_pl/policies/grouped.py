@@ -9,6 +9,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from sipo_pl.errors import UserError
 from sipo_pl.policies.attention import attend_along
 from sipo_pl.policies.logprobs import decoder, has_linear_head, logits_of, token_logps
+from sipo_pl.policies.packed import Packed
+from sipo_pl.policies.packed_attention import NAME as PACKED
 from sipo_pl.policies.segments import Level, Path
 
 TokenIds = tuple[int, ...]
@@ -104,6 +106,20 @@ class GroupedForward:
                 )
             parts.append(output.last_hidden_state.view(len(groups), *ids.shape, -1))
             layers += model.config.get_text_config().num_hidden_layers
+        return self._in_order(parts)
+
+    def packed_states(self, packed: Packed) -> Tensor:
+        """Return hidden states, (K, length, hidden), of one sequence of packed rows, which every group reads."""
+        parts = []
+        for model, groups in self._members:
+            with attend_along(model, PACKED):
+                output = decoder(model)(
+                    input_ids=packed.input_ids.repeat(len(groups), 1),
+                    position_ids=packed.positions.repeat(len(groups), 1),
+                    use_cache=False,
+                    packed=packed.layout.repeated(len(groups)),
+                )
+            parts.append(output.last_hidden_state)
         return self._in_order(parts)
 
     def logits(self, hidden: Tensor) -> Tensor:

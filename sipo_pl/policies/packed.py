@@ -53,6 +53,10 @@ class Layout:
     spans: tuple[tuple[Span, ...], ...]
     _known: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    def repeated(self, count: int) -> "Layout":
+        """Return the layout of every sequence `count` times in succession."""
+        return Layout(self.length, tuple(spans for spans in self.spans for _ in range(count)))
+
     @cached_property
     def flat(self) -> list[Span]:
         """All spans, their places counted through all sequences laid end to end."""

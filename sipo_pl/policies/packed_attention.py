@@ -71,7 +71,9 @@ def _span_by_span(
     softcap: float | None,
 ) -> Tensor:
     outputs = []
-    for spans, *sequence in zip(layout.spans, query.split(1), key.split(1), value.split(1), strict=True):
+    together = len(query) if len(set(layout.spans)) == 1 else 1  # sequences that a call of attention takes
+    split = query.split(together), key.split(together), value.split(together)
+    for spans, *sequence in zip(layout.spans[::together], *split, strict=True):
         lengths = [span.length for span in spans]
         # split, whose backward joins the parts at once, where slices would add each to zeros
         q, keys, values = (tensor.split(lengths, dim=2) for tensor in sequence)

@@ -1,16 +1,13 @@
 """Log-probabilities of responses that share prompts: each prompt is computed once, for scoring without gradients."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.grouped import GroupedForward, TokenIds
-from sipo_pl.policies.segments import Level
-
-LIKE = 0.9  # a response this much shorter than the longest beside it waits for the next forward,
-LEAST_TOKENS = {False: 2048, True: 16384}  # if those beside it, in all groups, keep the CPU, or the GPU, busy
+from sipo_pl.policies.grouped import GroupedForward
+from sipo_pl.policies.packed import pack
 
 
 def shared_prompt_logps(forward: GroupedForward, rows: Sequence[Encoded]) -> Tensor:
@@ -23,44 +20,8 @@ def shared_prompt_logps(forward: GroupedForward, rows: Sequence[Encoded]) -> Ten
     Returns:
         (K, R), float32.
     """
-    texts = [tuple(row.input_ids[: row.prompt_length]) for row in rows]
-    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    hidden, prompts = forward.read(list(places), [], [0] * len(places))
-    ends = hidden[:, torch.arange(len(places)), prompts.lengths - 1]
-    responses = [tuple(row.input_ids[row.prompt_length :]) for row in rows]
-    logps = torch.empty(forward.groups, len(rows), device=forward.device)
-    least = LEAST_TOKENS[forward.device.type == "cuda"] // forward.groups
-    for chunk in like_lengths([len(response) for response in responses], least):
-        owner = [places[texts[index]] for index in chunk]
-        logps[:, chunk] = _behind(forward, prompts, ends, owner, [responses[index] for index in chunk])
-    return logps
-
-
-def like_lengths(lengths: Sequence[int], least: int) -> Iterator[list[int]]:
-    """Yield the indices of `lengths` in chunks that are padded little, or else hold fewer than `least`, padded."""
-    chunk: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        longest = lengths[chunk[0]] if chunk else 0
-        if lengths[index] < LIKE * longest and longest * len(chunk) >= least:
-            yield chunk
-            chunk = []
-        chunk.append(index)
-    yield chunk
-
-
-def _behind(
-    forward: GroupedForward, prompts: Level, ends: Tensor, owner: Sequence[int], responses: Sequence[TokenIds]
-) -> Tensor:
-    """Return the log-probabilities of responses, (K, R), behind the prompts that `owner` names."""
-    states = ends[:, list(owner), None]  # the last prompt token predicts the first of the response
-    lengths = torch.tensor([len(response) for response in responses], device=forward.device)[:, None]
-    longest = int(lengths.max())
-    if longest > 1:
-        # a lone EOS has no token to be read before it, but a segment is not empty
-        read = [response[:-1] or response for response in responses]
-        states = torch.cat([states, forward.read(read, [prompts], owner, keep=False)[0]], dim=2)
-    real = torch.arange(longest, device=forward.device) < lengths
-    ids = torch.tensor([token for response in responses for token in response], device=forward.device)
-    logps = forward.token_logps(states[:, real], ids)
-    which = torch.arange(len(responses), device=forward.device)[:, None].expand_as(real)[real]
-    return torch.zeros(forward.groups, len(responses), device=forward.device).index_add(1, which, logps)
+    packed = pack([rows]).to(forward.device)
+    states = forward.packed_states(packed)[:, packed.sources]
+    logps = forward.token_logps(states, packed.targets)
+    sums = torch.zeros(forward.groups, packed.distinct, device=forward.device).index_add(1, packed.owners, logps)
+    return sums[:, packed.places[0]]

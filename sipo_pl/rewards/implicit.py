@@ -1,12 +1,13 @@
 """Implicit rewards of all policies in one forward: what a divergence makes of log pi_k(y|x) - log ref(y|x)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from sipo_pl.data.templates import Encoded
 from sipo_pl.divergences import Divergence
+from sipo_pl.policies.forwards import forwards_of
 from sipo_pl.policies.policies import PolicySet
 from sipo_pl.policies.shared_prompts import shared_prompt_logps
 
@@ -28,7 +29,7 @@ def implicit_rewards(
         rows: prompts with responses.
         divergence: what the policies were held to their references with.
         beta: scale of the implicit reward.
-        batch_tokens: tokens of one forward at most, over all groups and padding, prompts counted for every row.
+        batch_tokens: tokens of one forward at most, over all groups; a prompt counts once for its rows.
         on_rows: told rows and tokens of each forward, for progress.
 
     Returns:
@@ -62,7 +63,7 @@ def policy_logps(
 
         def score(tokens: int) -> None:
             missing = [index for index in range(len(rows)) if index not in done]
-            for chosen in _batches([rows[index] for index in missing], tokens // len(groups)):
+            for chosen in forwards_of([(rows[index],) for index in missing], tokens // len(groups)):
                 indices = [missing[index] for index in chosen]
                 batch = [rows[index] for index in indices]
                 logps[:, indices] = shared_prompt_logps(forward, batch).cpu()
@@ -71,22 +72,3 @@ def policy_logps(
 
         policy_set.room.run("model.batch_tokens", batch_tokens, score)
     return logps[:policies], logps[[groups.index(reference) for reference in references]]
-
-
-def _batches(rows: Sequence[Encoded], budget: int) -> Iterator[list[int]]:
-    """Yield the rows' indices in batches of at most `budget` padded tokens, long rows first, a prompt's together."""
-    prompts = [tuple(row.input_ids[: row.prompt_length]) for row in rows]
-    longest: dict[tuple[int, ...], int] = {}
-    for prompt, row in zip(prompts, rows, strict=True):
-        longest[prompt] = max(longest.get(prompt, 0), len(row.input_ids))
-    order = sorted(range(len(rows)), key=lambda i: (-longest[prompts[i]], prompts[i], -rows[i].response_length))
-    batch: list[int] = []
-    width = 0
-    for index in order:
-        width = max(width, len(rows[index].input_ids))
-        if batch and width * (len(batch) + 1) > budget:
-            yield batch
-            batch, width = [], len(rows[index].input_ids)
-        batch.append(index)
-    if batch:
-        yield batch

@@ -10,7 +10,7 @@ from sipo_pl.policies.grouped import GroupedForward
 from sipo_pl.policies.loading import load_base
 from sipo_pl.policies.logprobs import TokenBatch, collate, response_logps
 from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.shared_prompts import like_lengths, shared_prompt_logps
+from sipo_pl.policies.shared_prompts import shared_prompt_logps
 from tests.tiny import make_tiny_adapter
 
 PROMPTS = ([5, 6, 7], [5, 6, 7], [9], [5, 6, 7, 8, 9, 10], [9])
@@ -29,9 +29,3 @@ def test_shared_prompts_give_the_log_probabilities_of_each_row_alone(tiny_model:
         ]
     assert not torch.allclose(shared[0], shared[1])
     torch.testing.assert_close(shared, torch.stack(alone, dim=1), rtol=1e-5, atol=1e-5)
-
-
-def test_lengths_are_cut_where_padding_would_grow() -> None:
-    assert list(like_lengths([10, 100, 95, 50, 9], least=100)) == [[1, 2], [3, 0], [4]]
-    assert list(like_lengths([10, 100, 95, 50, 9], least=0)) == [[1, 2], [3], [0, 4]]
-    assert list(like_lengths([7], least=1000)) == [[0]]
