@@ -103,7 +103,7 @@ def _all_at_once(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scal
     if q.shape[1] != k.shape[1]:  # not every version of the function takes fewer heads of keys
         k, v = (tensor.repeat_interleave(q.shape[1] // tensor.shape[1], dim=1) for tensor in (k, v))
     if len(found.copies):
-        k, v = (_SharedKeys.apply(tensor, found.own, found.copies, found.copied) for tensor in (k, v))
+        k, v = (_SharedKeys.apply(tensor, *found[4:]) for tensor in (k, v))
     options: dict[str, Any] = {"scale": scale, "window_size": (-1 if window is None else window - 1, 0)}
     if "window_size" not in inspect.signature(varlen_attn).parameters:  # torch 2.10
         if window is not None or scale != query.shape[-1] ** -0.5:
@@ -123,6 +123,7 @@ class SpanLengths(NamedTuple):
         keys: likewise of the keys
         most_queries: of the longest span
         most_keys: likewise
+        source: (keys,), int64, which token each key is of
         own: (K * length,), int64, where among the keys each token is that of its own span
         copies: (keys - K * length,), int64, where among the keys the tokens above stand once more
         copied: which tokens these are
@@ -132,6 +133,7 @@ class SpanLengths(NamedTuple):
     keys: Tensor
     most_queries: int
     most_keys: int
+    source: Tensor
     own: Tensor
     copies: Tensor
     copied: Tensor
@@ -150,12 +152,15 @@ def span_lengths(layout: Layout, device: torch.device) -> SpanLengths:
     starts = torch.cumsum(lengths + depths, 0) - lengths - depths
     copies = starts.repeat_interleave(depths) + number
     copied = above.repeat_interleave(depths) + number
+    source = torch.empty(len(own) + len(copies), dtype=torch.long)
+    source[own], source[copies] = tokens, copied
     borders = [torch.cat([torch.zeros(1), torch.cumsum(one, 0)]).int() for one in (lengths, lengths + depths)]
     return SpanLengths(
         borders[0].to(device),
         borders[1].to(device),
         int(lengths.max()),
         int((lengths + depths).max()),
+        source.to(device),
         own.to(device),
         copies.to(device),
         copied.to(device),
@@ -166,17 +171,15 @@ class _SharedKeys(torch.autograd.Function):
     """Keys or values, (tokens, heads, size), with those above each span once more in front of it."""
 
     @staticmethod
-    def forward(ctx: Any, keys: Tensor, own: Tensor, copies: Tensor, copied: Tensor) -> Tensor:
+    def forward(ctx: Any, keys: Tensor, source: Tensor, own: Tensor, copies: Tensor, copied: Tensor) -> Tensor:
         ctx.save_for_backward(own, copies, copied)
-        made = keys.new_empty(len(own) + len(copies), *keys.shape[1:])
-        made[own] = keys
-        made[copies] = keys[copied]
-        return made
+        return keys.index_select(0, source)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         own, copies, copied = ctx.saved_tensors
-        return grad[own].index_add_(0, copied, grad[copies]), None, None, None
+        alone = grad.index_select(0, own).index_add_(0, copied, grad.index_select(0, copies))
+        return alone, None, None, None, None
 
 
 AttentionInterface.register(NAME, packed_attention)

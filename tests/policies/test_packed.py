@@ -175,7 +175,7 @@ def test_what_flash_attention_is_told_is_the_attention_of_the_spans() -> None:
     tokens = 2 * layout.length
     found = span_lengths(layout, torch.device("cpu"))
     k, v = torch.randn(2, tokens, 1, 8, dtype=torch.double).unbind()
-    keys, values = (_SharedKeys.apply(one, found.own, found.copies, found.copied) for one in (k, v))
+    keys, values = (_SharedKeys.apply(one, *found[4:]) for one in (k, v))
     for index, span in enumerate(layout.flat):
         here = slice(int(found.queries[index]), int(found.queries[index + 1]))
         there = slice(int(found.keys[index]), int(found.keys[index + 1]))
@@ -186,4 +186,4 @@ def test_what_flash_attention_is_told_is_the_attention_of_the_spans() -> None:
     assert found.most_queries == max(span.length for span in layout.flat)
     assert found.most_keys == max(span.length + span.depth for span in layout.flat)
     own = k.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda one: _SharedKeys.apply(one, found.own, found.copies, found.copied), own)
+    assert torch.autograd.gradcheck(lambda one: _SharedKeys.apply(one, *found[4:]), own)
