@@ -10,6 +10,7 @@ from sipo_pl.policies.adapters import read_adapter
 from sipo_pl.policies.decoding import Decoding, Generated, Request
 from sipo_pl.policies.generation import generate
 from sipo_pl.policies.policies import Policy, PolicySet, stack_policies
+from sipo_pl.policies.streaming import stream
 from sipo_pl.rewards.implicit import implicit_rewards
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -54,6 +55,22 @@ def test_texts_are_those_of_a_cpu(
     prompts = [(*header, *prompt) for prompt in PROMPTS]
     expected = decode(sets["cpu"], prompts, divergence, **settings)
     assert decode(sets["cuda"], prompts, divergence, **settings) == expected
+
+
+def test_requests_that_come_and_go_get_the_texts_of_a_cpu(sets: dict[str, PolicySet]) -> None:
+    rows = [Request(f"{i}/{w}", prompt, w) for i, prompt in enumerate(PROMPTS) for w in WEIGHTS]
+    settings = [Decoding(max_new_tokens=6 + 13 * (i % 8)) for i in range(len(rows))]  # some outgrow the first capacity
+    pairs = list(zip(rows, settings, strict=True))
+    expected = [generate(sets["cpu"], [row], one, ReverseKL(), EOS, 0)[0] for row, one in pairs]
+    made: dict[str, list[int]] = {row.key: [] for row in rows}
+    coming = list(pairs)
+    with stream(sets["cuda"], 2, ReverseKL(), EOS, slots=9, seed=0) as running:
+        while coming or running.busy:
+            if coming:
+                running.add(*coming.pop(0))
+            for event in running.step():
+                made[event.key] += [] if event.token_id is None else [event.token_id]
+    assert list(made.values()) == [one.token_ids for one in expected]
 
 
 def test_rewards_are_those_of_a_cpu(sets: dict[str, PolicySet]) -> None:
