@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, TrainerCallback
 
@@ -59,6 +58,7 @@ class _Clock(TrainerCallback):
 
 def trl_seconds(setting: Setting, pairs: Sequence[Pair], options: TRLOptions, beta: float) -> float:
     """Train one epoch with `trl.DPOTrainer`; return the seconds of a pair after the first step."""
+    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     class OnTokens(DPOTrainer):
