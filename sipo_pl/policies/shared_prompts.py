@@ -52,6 +52,26 @@ def _behind(
     forward: GroupedForward, prompts: Level, ends: Tensor, owner: Sequence[int], responses: Sequence[TokenIds]
 ) -> Tensor:
     """Return the log-probabilities of responses, (K, R), behind the prompts that `owner` names."""
+    states, ids, which = states_behind(forward, prompts, ends, owner, responses)
+    logps = forward.token_logps(states, ids)
+    return torch.zeros(forward.groups, len(responses), device=forward.device).index_add(1, which, logps)
+
+
+def states_behind(
+    forward: GroupedForward, prompts: Level, ends: Tensor, owner: Sequence[int], responses: Sequence[TokenIds]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the hidden states that predict the tokens of responses, behind the prompts that `owner` names.
+
+    Args:
+        forward: the K groups.
+        prompts: what was read of the prompts.
+        ends: the states of each prompt's last token, (K, prompts, hidden).
+        owner: for each response, its prompt.
+        responses: R token sequences, none of them empty.
+
+    Returns:
+        The states (K, n, hidden) of the n tokens of all responses, the tokens (n,), and the response of each (n,).
+    """
     states = ends[:, list(owner), None]  # the last prompt token predicts the first of the response
     lengths = torch.tensor([len(response) for response in responses], device=forward.device)[:, None]
     longest = int(lengths.max())
@@ -61,6 +81,5 @@ def _behind(
         states = torch.cat([states, forward.read(read, [prompts], owner, keep=False)[0]], dim=2)
     real = torch.arange(longest, device=forward.device) < lengths
     ids = torch.tensor([token for response in responses for token in response], device=forward.device)
-    logps = forward.token_logps(states[:, real], ids)
     which = torch.arange(len(responses), device=forward.device)[:, None].expand_as(real)[real]
-    return torch.zeros(forward.groups, len(responses), device=forward.device).index_add(1, which, logps)
+    return states[:, real], ids, which
