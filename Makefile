@@ -19,7 +19,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test bench crash mutants notebook lint format clean
+.PHONY: help quickstart test bench crash mutants notebook lint format clean compare
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,10 @@ help:  ## list the targets
 
 quickstart: $(VENV)/.installed $(VENV)/.embedded  ## all stages on a small model that comes as a package, with a report
 	$(BIN)/sipo_pl run --config $(RECIPE)
+
+compare: $(VENV)/.installed  ## all methods beside each other on a tiny model, of two and of three objectives, also killed and resumed
+	rm -rf runs/tiny_compare && mkdir -p runs/tiny_compare
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/tiny_compare.py runs/tiny_compare
 
 test: $(VENV)/.installed $(VENV)/.embedded  ## all tests, offline
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)

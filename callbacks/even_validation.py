@@ -4,7 +4,7 @@ import sys
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sipo_pl.modules.lora_fit import LoRAFit
+from sipo_pl.modules.fit import Fit
 
 
 class EvenValidation(Callback):
@@ -27,7 +27,7 @@ class EvenValidation(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, LoRAFit)  # knows the steps from its batch plan
+        assert isinstance(pl_module, Fit)  # knows the steps from its batch plan
         total, step = pl_module.total_steps, trainer.global_step
         every = -(-total // self.times)
         due = step > self._validated and (step % every == 0 or (self.at_end and step == total))

@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sipo_pl.modules.lora_fit import LoRAFit
+from sipo_pl.modules.fit import Fit
 from sipo_pl.modules.prediction import PredictionModule
 from sipo_pl.progress import Progress
 
@@ -21,7 +21,7 @@ class FitProgress(Callback):
         self.progress: Progress | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and isinstance(pl_module, LoRAFit):
+        if trainer.is_global_zero and isinstance(pl_module, Fit):
             self.progress = Progress(self.label, pl_module.total_steps, "steps", done=trainer.global_step).__enter__()
 
     def on_train_batch_end(

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from sipo_pl.artifacts import atomic_path, remove
 from sipo_pl.errors import Stopped
-from sipo_pl.modules.lora_fit import LoRAFit
+from sipo_pl.modules.fit import Fit
 from sipo_pl.stopping import Stopping
 
 
@@ -67,7 +67,7 @@ class ResumeCheckpoint(Checkpoint):
 
     def _at_border(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save a step, or stop after it, where that is due; the last one is the end of the fit."""
-        assert isinstance(pl_module, LoRAFit)  # knows the steps from its batch plan
+        assert isinstance(pl_module, Fit)  # knows the steps from its batch plan
         step, total = trainer.global_step, pl_module.total_steps
         if step == total:
             return

@@ -32,10 +32,15 @@ TRAINER_COMMANDS = {
 COMMANDS = {
     "run": ("sipo_pl.pipeline:run", "all stages of a recipe, in order, skipping what is complete"),
     "prepare": ("sipo_pl.stages.prepare:prepare", "raw data into preference pairs and test prompts"),
+    "calibrate": (
+        "sipo_pl.stages.calibrate:calibrate",
+        "the units and the reference point that a comparison is measured with",
+    ),
     "combine": ("sipo_pl.stages.combine:combine", "choose between each sampled response and its rewrite"),
     "filter": ("sipo_pl.stages.filter:filter", "keep the responses that beat both originals under every reward"),
     "export_pairs": ("sipo_pl.stages.export_pairs:export_pairs", "prepared pairs as preference data in TRL's format"),
     "report": ("sipo_pl.stages.report:report", "fronts, tables and samples as one page"),
+    "compare": ("sipo_pl.stages.compare:compare", "all compared methods as tables and pictures"),
     "merge": (
         "sipo_pl.stages.merge:merge",
         "an adapter merged into its base model, or models averaged, for other tools",

@@ -12,6 +12,7 @@ from sipo_pl.weights import WeightPlan
 
 STAGES = (
     "prepare",
+    "reward_model",
     "sft",
     "align",
     "evaluate-align",
@@ -27,7 +28,7 @@ STAGES = (
     "measure-realign",
     "report",
 )
-OFF_BY_DEFAULT = ("sft",)
+OFF_BY_DEFAULT = ("sft", "reward_model")
 
 # those of a round of self-improvement; the others belong to the run as a whole
 ROUND_STAGES = (
@@ -60,6 +61,7 @@ class Objective:
             where not given
         adapter: folder of a PEFT adapter that is already aligned on it, which replaces the first alignment
         base_model: base model of its own, under its policy; the recipe's where not given
+        label: class_path and init_args of a reward that scores the raw data's responses in place of a column
     """
 
     name: str
@@ -69,6 +71,7 @@ class Objective:
     reward: Component | None = None
     adapter: str | None = None
     base_model: str | None = None
+    label: Component | None = None
 
 
 DEFAULT_TEXT = {"plain": "BEGINNING OF CONVERSATION: USER: {raw_prompt} ASSISTANT:", "chat": "{raw_prompt}"}
@@ -114,10 +117,11 @@ class Recipe:
         dtype: dtype of the base model; adapters train in float32
         seed: seed of every draw
         run_dir: run folder; runs/<name> where not given
-        stages: switches, stage name to true or false; all but sft are on where not given
+        stages: switches, stage name to true or false; all but sft and reward_model are on where not given
         limit: smoke run on this many pairs or prompts of each split
         rounds: rounds of self-improvement, from sampling to re-alignment
         round: the round that a stage's command is of
+        methods: methods to be compared on the recipe's data, see `methods.METHODS`; SIPO alone where empty
         compile: on a GPU, compile the layers that decode, score and train: slower to start, then up to a third faster
         reproducible: true stops a prediction whose GPU has too little memory, false lets it go on with less at once,
             which in bfloat16 may change a text; true for float32, false for bfloat16 where not given
@@ -140,6 +144,7 @@ class Recipe:
     limit: int | None = None
     rounds: int = 1
     round: int = 1
+    methods: list[str] = field(default_factory=list)
     compile: bool = False
     reproducible: bool | None = None
     compat: Compat = field(default_factory=Compat)
@@ -257,6 +262,15 @@ class Layout:
     def realignment(self, stage: PolicyStage) -> "Layout | None":
         """Return the layout of the round whose re-alignment makes the policies of `stage`; None for the first's."""
         return {"first": None, "align": self.previous, "realign": self}[stage]
+
+    def weighted(self, method: str, point: str) -> Path:
+        """Return the PEFT folder of the policy that a method trained at a point, or of its only one at none."""
+        return self.stage(f"{method}-{point}" if point else method) / "adapter"
+
+    @property
+    def frame(self) -> Path:
+        """Return the file of the units and the reference point that a comparison is measured with."""
+        return self.stage("calibrate") / "frame.json"
 
     @property
     def sft_model(self) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Formatter
 
 from sipo_pl.errors import SettingError, UsageError, nearest
+from sipo_pl.methods import BASELINE, METHODS
 from sipo_pl.recipe import STAGES, Recipe, Template
 from sipo_pl.recipe_data_check import check_data
 
@@ -32,6 +33,8 @@ def check_recipe(recipe: Recipe) -> None:
         if name not in STAGES:
             raise SettingError("stages", f"no stage {name!r}{nearest(name, STAGES)}")
     _check_rounds(recipe)
+    if recipe.methods:
+        _check_comparison(recipe)
     marked = recipe.template.kind == "plain" and not recipe.template.pattern.endswith(f"{{{FIELD}}}")
     if recipe.compat.search_markers and not marked:
         raise SettingError("compat.search_markers", "needs a plain template with text behind the prompt")
@@ -55,6 +58,21 @@ def _check_rounds(recipe: Recipe) -> None:
         raise SettingError("rounds", f"at least one is needed, found {recipe.rounds}")
     if not 1 <= recipe.round <= recipe.rounds:
         raise SettingError("round", f"expected 1 to {recipe.rounds} (the recipe's rounds), found {recipe.round}")
+
+
+def _check_comparison(recipe: Recipe) -> None:
+    for name in recipe.methods:
+        if name not in METHODS:
+            raise SettingError("methods", f"no method {name!r}{nearest(name, METHODS)}")
+    if BASELINE not in recipe.methods:
+        raise SettingError("methods", f"{BASELINE} is missing, which the others are compared with prompt by prompt")
+    if repeated := [name for name, count in Counter(recipe.methods).items() if count > 1]:
+        raise SettingError("methods", f"{repeated[0]} appears twice")
+    for objective in recipe.objectives:
+        if objective.reward is None:
+            raise SettingError("objectives", f"{objective.name!r} has no reward, which measures all methods alike")
+        if objective.base_model is not None:
+            raise SettingError("objectives", f"{objective.name!r}: methods are compared over one base_model")
 
 
 def _check_objectives(recipe: Recipe) -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sipo_pl.artifacts import CONFIG, Manifest, atomic_path, input_hash, lock, open_stage, read_jsonl
 from sipo_pl.callbacks.best import BestCheckpoint
+from sipo_pl.callbacks.cost import FitCost
 from sipo_pl.callbacks.even_validation import EvenValidation
 from sipo_pl.callbacks.nan_guard import NaNGuard
 from sipo_pl.callbacks.progress import FitProgress, PredictProgress
@@ -26,6 +27,7 @@ from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.unit_data import UnitData
 from sipo_pl.data.units import unit_files, unit_path
 from sipo_pl.errors import Stopped, UsageError, UserError
+from sipo_pl.modules.fit import Fit
 from sipo_pl.modules.lora_fit import LoRAFit
 from sipo_pl.modules.prediction import GenerationModule, PredictionModule
 from sipo_pl.policies.loading import tokenizer_hash, weights_hash
@@ -86,7 +88,7 @@ class StageRun:
         self,
         stage: str,
         recipe: Recipe,
-        model: LoRAFit | PredictionModule,
+        model: Fit | PredictionModule,
         data: LightningDataModule,
         settings: Mapping[str, Any],
         overwrite: bool,
@@ -122,8 +124,9 @@ class StageRun:
             raise UsageError("saving.keep: last is the end of the fit, which compat.no_final_validation does not save")
         best = BestCheckpoint(self.best_checkpoint, saving.monitor)
         resume = ResumeCheckpoint(*self.resume_checkpoints, saving.save_every, self.stopping)
-        guards = [NaNGuard(), StillGuard()]
-        return [EvenValidation(saving.validations, at_end), *guards, FitProgress(self.stage), best, resume]
+        guards = [NaNGuard(), *([StillGuard()] if isinstance(self.model, LoRAFit) else [])]
+        self.cost = FitCost()
+        return [EvenValidation(saving.validations, at_end), *guards, self.cost, FitProgress(self.stage), best, resume]
 
     @property
     def resume_checkpoints(self) -> tuple[Path, Path]:
@@ -137,7 +140,7 @@ class StageRun:
 
     def fit(self, trainer: Trainer, saving: Saving, **arguments: Any) -> None:
         """Fit, resuming from the last checkpoint, then write what it made and mark the stage complete."""
-        assert isinstance(self.model, LoRAFit)
+        assert isinstance(self.model, Fit)
         if given := arguments.pop("ckpt_path", None):
             read_checkpoint(Path(given))
         resume = given or newest_readable(self.resume_checkpoints)
@@ -149,7 +152,7 @@ class StageRun:
             raise UserError(f"{self.stage}: stopped at step {trainer.global_step} of {self.model.total_steps}")
         if not trainer.is_global_zero:
             return
-        kept: dict[str, Any] = {"steps": trainer.global_step}
+        kept: dict[str, Any] = {"steps": trainer.global_step, "keep": saving.keep, **self.cost.counts}
         if saving.keep == "best":
             kept |= self._load_best()
         made = self.model.write(self.folder)

@@ -24,6 +24,7 @@ from sipo_pl.small_cli import STRICT, ShippedConfigFile, add_overwrite, add_reci
 from sipo_pl.stage_run import Saving, StageRun
 from sipo_pl.stopping import Stopping
 from sipo_pl.trainer_stages import DEFAULT_STAGE, EVALUATION_VERBS, TRAINER_STAGES, TrainerStage
+from sipo_pl.weights import parse_point, point_name
 
 log = logging.getLogger("sipo_pl")
 
@@ -96,11 +97,15 @@ class StageCLI(LightningCLI):
             add_stop_after(parser)
         if self.stage.verb == "fit":
             parser.add_class_arguments(Saving, "saving")
-        if self.stage.per_objective:
+        if "objective" in self.stage.options:
             parser.add_argument("--objective", type=str, required=True, help="objective whose policy is trained")
             parser.link_arguments("objective", "model.objective")
             parser.link_arguments("objective", "data.objective")
-        if self.stage.per_policies:
+        if "weights" in self.stage.options:
+            help_text = "point of the simplex, such as 0.2,0.8 in the objectives' order, or helpful=0.2,harmless=0.8"
+            parser.add_argument("--weights", type=str, required=True, help=help_text)
+            parser.link_arguments("weights", "model.weights")
+        if "policies" in self.stage.options:
             help_text = "policies of the first alignment (align) or of the re-alignment (realign)"
             parser.add_argument("--policies", type=Literal["align", "realign"], default="align", help=help_text)
             parser.link_arguments("policies", "model.policies")
@@ -127,7 +132,10 @@ class StageCLI(LightningCLI):
 
     @property
     def folder_name(self) -> str:
-        return self.stage.folder_name(self.stage_name, self.settings.get("objective"), self.settings.get("policies"))
+        settings = dict(self.settings)
+        if "weights" in settings:  # a point may be written in several ways
+            settings["weights"] = point_name(parse_point(settings["weights"], self.recipe.objective_names))
+        return self.stage.folder_name(self.stage_name, settings)
 
     def before_instantiate_classes(self) -> None:
         self.recipe = make_recipe(self.settings.recipe, lambda key: find_place(f"recipe.{key}", self.arguments))

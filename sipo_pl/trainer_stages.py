@@ -1,6 +1,8 @@
 """The stages: which command runs each, and the trainer's module and data. Plain names, quick to import."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -11,37 +13,53 @@ class TrainerStage:
         verb: fit or predict
         module: import path of its LightningModule
         data: import path of its LightningDataModule
-        per_objective: whether each objective has a stage of its own
-        per_policies: whether it runs on the policies of either alignment, and is named for them
+        options: what its command is given beside the config: objective, weights, policies
+        named_for: the option that names its folder, as there is a stage for each of its values
     """
 
     verb: str
     module: str
     data: str
-    per_objective: bool = False
-    per_policies: bool = False
+    options: tuple[str, ...] = ()
+    named_for: str | None = None
 
-    def folder_name(self, stage: str, objective: str | None, policies: str | None) -> str:
-        """Return the name of the stage's folder, such as ``align-helpful`` or ``evaluate-realign``."""
-        suffix = objective if self.per_objective else policies if self.per_policies else None
-        return f"{stage}-{suffix}" if suffix else stage
+    def folder_name(self, stage: str, settings: Mapping[str, Any]) -> str:
+        """Return the name of the stage's folder, such as ``align-helpful``, ``evaluate-realign`` or ``raco-0.2,0.8``.
+
+        Args:
+            stage: its name.
+            settings: values of its options.
+        """
+        return f"{stage}-{settings[self.named_for]}" if self.named_for else stage
 
 
 _PAIRS = "sipo_pl.data.preference_data.PreferenceData"
 _UNITS = "sipo_pl.data.unit_data.UnitData"
+_OBJECTIVE: dict[str, Any] = {"options": ("objective",), "named_for": "objective"}
+_WEIGHTS: dict[str, Any] = {"options": ("objective", "weights"), "named_for": "weights"}
+_POLICIES: dict[str, Any] = {"options": ("policies",), "named_for": "policies"}
 
 TRAINER_STAGES = {
     "sft": TrainerStage("fit", "sipo_pl.modules.sft.SFT", "sipo_pl.data.sft_data.SFTData"),
-    "align": TrainerStage("fit", "sipo_pl.modules.dpo.DPOAlignment", _PAIRS, per_objective=True),
-    "realign": TrainerStage("fit", "sipo_pl.modules.realign.Realignment", _PAIRS, per_objective=True),
+    "align": TrainerStage("fit", "sipo_pl.modules.dpo.DPOAlignment", _PAIRS, **_OBJECTIVE),
+    "realign": TrainerStage("fit", "sipo_pl.modules.realign.Realignment", _PAIRS, **_OBJECTIVE),
     "sample": TrainerStage("predict", "sipo_pl.modules.sample.Sample", _UNITS),
     "review": TrainerStage("predict", "sipo_pl.modules.review.Review", _UNITS),
     "rewrite": TrainerStage("predict", "sipo_pl.modules.rewrite.Rewrite", _UNITS),
     "score": TrainerStage("predict", "sipo_pl.modules.score.Score", _UNITS),
-    "evaluate": TrainerStage("predict", "sipo_pl.modules.sample.Sample", _UNITS, per_policies=True),
-    "measure": TrainerStage("predict", "sipo_pl.modules.measure.Measure", _UNITS, per_policies=True),
+    "evaluate": TrainerStage("predict", "sipo_pl.modules.sample.Sample", _UNITS, **_POLICIES),
+    "measure": TrainerStage("predict", "sipo_pl.modules.measure.Measure", _UNITS, **_POLICIES),
+    "consistency": TrainerStage("fit", "sipo_pl.modules.dpo.DPOAlignment", _PAIRS, options=("objective",)),
+    "modpo": TrainerStage("fit", "sipo_pl.modules.weighted.WeightedAlignment", _PAIRS, **_WEIGHTS),
+    "dpo_lw": TrainerStage("fit", "sipo_pl.modules.weighted.WeightedAlignment", _PAIRS, **_WEIGHTS),
+    "raco": TrainerStage("fit", "sipo_pl.modules.raco.RACOAlignment", _PAIRS, **_WEIGHTS),
+    "reward_model": TrainerStage(
+        "fit", "sipo_pl.modules.reward_model.RewardModel", "sipo_pl.data.scored_data.ScoredData"
+    ),
+    "answer": TrainerStage("predict", "sipo_pl.modules.answer.Answer", _UNITS),
+    "judge": TrainerStage("predict", "sipo_pl.modules.judge.Judge", _UNITS),
 }
-SMALL_STAGES = ("prepare", "combine", "filter", "report")  # each a command of its own name
+SMALL_STAGES = ("prepare", "calibrate", "combine", "filter", "report", "compare")  # each a command of its own name
 DEFAULT_STAGE = {"fit": "align", "validate": "align", "test": "align", "predict": "sample"}
 EVALUATION_VERBS = ("validate", "test")  # of a stage whose verb is fit
 

@@ -30,6 +30,8 @@ WRITE_SNAPSHOT = "SIPO_PL_WRITE_SNAPSHOTS"  # set it to write the snapshot anew
 CONFIGS = Path(sipo_pl.__file__).parent / "configs"
 RECIPES = sorted(CONFIGS.glob("*/recipe.yaml"))
 STAGE_CONFIGS = sorted(path for recipe in RECIPES for path in recipe.parent.glob("*.yaml") if path != recipe)
+OF_A_RUN = {"evaluate", "measure", "report"}  # stages that a comparison has others for,
+OF_A_COMPARISON = {"calibrate", "consistency", "modpo", "dpo_lw", "raco", "reward_model", "answer", "judge", "compare"}
 
 
 class Built(Exception):
@@ -180,10 +182,12 @@ def _options(name: str, parser: ArgumentParser) -> list[str]:
 
 
 def test_there_are_shipped_recipes() -> None:
-    assert {recipe.parent.name for recipe in RECIPES} == {"quickstart", "helpsteer", "beavertails", "own_data"}
+    own = {"quickstart", "helpsteer", "beavertails", "own_data"}
+    assert {recipe.parent.name for recipe in RECIPES} == {*own, "compare"}
     for recipe in RECIPES:
         stages = {path.stem for path in STAGE_CONFIGS if path.parent == recipe.parent}
-        assert stages == {*TRAINER_STAGES, *SMALL_STAGES}
+        others = OF_A_COMPARISON if recipe.parent.name in own else OF_A_RUN
+        assert stages == {*TRAINER_STAGES, *SMALL_STAGES} - others
 
 
 @pytest.mark.parametrize("path", STAGE_CONFIGS, ids=lambda path: str(path.relative_to(CONFIGS)))
@@ -209,7 +213,7 @@ def test_shipped_recipes_are_planned(command: Command, recipe: Path, tmp_path: P
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("strategies/*.yaml")), ids=lambda path: path.name)
 def test_shipped_strategies_lie_over_any_stage(command: Command, path: Path) -> None:
     for stage in TRAINER_STAGES:
-        config = CONFIGS / "quickstart" / f"{stage}.yaml"
+        config = CONFIGS / ("compare" if stage in OF_A_COMPARISON else "quickstart") / f"{stage}.yaml"
         words = [verbs_of(stage)[0], "--config", config, "--config", path, *_objective(config, stage), "--print_config"]
         said = command(*words)
         assert said.code == 0, said.err
@@ -230,7 +234,7 @@ def test_shipped_configs_open_with_a_command_that_uses_them(path: Path) -> None:
 
 
 def _objective(path: Path, stage: str) -> list[str]:
-    if not TRAINER_STAGES.get(stage) or not TRAINER_STAGES[stage].per_objective:
+    if not TRAINER_STAGES.get(stage) or "objective" not in TRAINER_STAGES[stage].options:
         return []
     recipe = yaml.safe_load((path.parent / "recipe.yaml").read_text())
     return ["--objective", recipe["objectives"][0]["name"]]

@@ -3,11 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from sipo_pl.data.loader import RowKey, TrainingPair, row_key
 from sipo_pl.data.rows import KeptRow, PairRow, Prompt
 from sipo_pl.data.templates import Encoded, PromptTemplate, common_prefix_length
 from sipo_pl.rewards.base import TextRow
+
+Select = Literal["own", "any", "agreed"]
 
 
 def preference_pairs(
@@ -16,6 +19,7 @@ def preference_pairs(
     template: PromptTemplate,
     max_length: int,
     *,
+    select: Select = "own",
     common_prefix_mask: bool = False,
 ) -> tuple[list[TrainingPair], Counter[str]]:
     """Tokenise prepared pairs as `objective` prefers them.
@@ -25,18 +29,26 @@ def preference_pairs(
         objective: whose preference tells chosen from rejected.
         template: renders and tokenises.
         max_length: longest row in tokens.
+        select: own takes the pairs that `objective` decides; any those that at least one objective decides, of which
+            the first, after `objective`, tells the chosen response; agreed those whose winner wins under every
+            objective (Reward Consistency, arXiv 2504.11337).
         common_prefix_mask: see `mask_common_prefix`.
 
     Returns:
-        The pairs, and how many rows were left out by reason: a tie in the objective, longer than `max_length`, or all
-        masked.
+        The pairs, and how many rows were left out by reason: a tie, a conflict where all shall agree, longer than
+        `max_length`, or all masked.
     """
     pairs: list[TrainingPair] = []
     dropped = Counter[str]()
     for row in rows:
-        preferred = row["preferred"][objective]
-        if preferred == -1:
+        by_objective = row["preferred"]
+        order = [by_objective[objective], *(by_objective.values() if select == "any" else ())]
+        preferred = next((index for index in order if index != -1), -1)
+        if preferred == -1 or (select == "agreed" and -1 in by_objective.values()):
             dropped["tie"] += 1
+            continue
+        if select == "agreed" and len(set(by_objective.values())) > 1:
+            dropped["conflict"] += 1
             continue
         responses = (row["response_0"], row["response_1"])
         signs = {name: _sign(index, preferred) for name, index in row["preferred"].items()}

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 
 from sipo_pl.artifacts import read_jsonl
 from sipo_pl.data.loader import FrozenValues, PairLoader, RowKey, TrainingPair
-from sipo_pl.data.preference import preference_pairs, realignment_pairs, unique_rows, unique_texts
+from sipo_pl.data.preference import Select, preference_pairs, realignment_pairs, unique_rows, unique_texts
 from sipo_pl.data.templates import Encoded, PromptTemplate
 from sipo_pl.errors import UserError
 from sipo_pl.policies.loading import load_tokenizer
@@ -29,6 +29,8 @@ class PreferenceData(LightningDataModule):
         recipe: what the stages share
         objective: whose preferences are learned
         source: prepare trains on the prepared pairs, filter on the Pareto-better responses of a run
+        select: of the prepared pairs, those that the objective decides (own), that any objective decides (any), or
+            whose winner wins under every objective (agreed)
         micro_batch_size: pairs in one forward; an optimizer step takes trainer.accumulate_grad_batches of them
         eval_batch_size: pairs in one forward of validation
         max_length: longest template + response + EOS in tokens; longer pairs are left out and counted
@@ -41,6 +43,7 @@ class PreferenceData(LightningDataModule):
         recipe: Recipe,
         objective: str,
         source: Literal["prepare", "filter"] = "prepare",
+        select: Select = "own",
         micro_batch_size: int = 1,
         eval_batch_size: int = 6,
         max_length: int = 512,
@@ -49,7 +52,7 @@ class PreferenceData(LightningDataModule):
     ) -> None:
         super().__init__()
         recipe.objective(objective)
-        self.recipe, self.objective, self.source = recipe, objective, source
+        self.recipe, self.objective, self.source, self.select = recipe, objective, source, select
         self.micro_batch_size, self.eval_batch_size, self.max_length = micro_batch_size, eval_batch_size, max_length
         self.max_pairs, self.max_validation_pairs = max_pairs, max_validation_pairs
         self.loaders: dict[str, PairLoader] = {}
@@ -100,6 +103,7 @@ class PreferenceData(LightningDataModule):
             self.objective,
             template,
             self.max_length,
+            select=self.select,
             common_prefix_mask=self.recipe.compat.common_prefix_mask,
         )
 

@@ -124,6 +124,38 @@ class MeasuredRow(TypedDict):
     marks: list[str]
 
 
+class AnswerRow(TypedDict):
+    """A compared method's answer to a test prompt: stage answer."""
+
+    sample_id: str  # <prompt_id>/<method>/<point>/<k>
+    prompt_id: str
+    prompt: Prompt
+    method: str
+    point: str  # "" where the method has one answer for all weights
+    k: int
+    text: str
+    tokens: int
+    finish_reason: Literal["eos", "length"]
+    marks: list[str]
+    kl: float  # divergence from the base model in nats, summed over the response
+
+
+class JudgedRow(TypedDict):
+    """Rewards of a compared method's answer: stage judge."""
+
+    sample_id: str
+    prompt_id: str
+    method: str
+    point: str
+    tokens: int
+    kl: float
+    finish_reason: Literal["eos", "length"]
+    marks: list[str]
+    rewards: dict[str, float]  # objective -> reward, larger is better
+    words: int
+    wins: NotRequired[float]  # probability that the judge prefers it to the baseline's answer
+
+
 def text_id(prompt_id: str, text: str) -> str:
     """Return the id of a response text below its prompt; equal texts have equal ids."""
     return f"{prompt_id}/{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -10,23 +10,29 @@ from sipo_pl.losses.base import (
     reward_metrics,
 )
 from sipo_pl.losses.dpo import DPO, DPOWithNLL, dpo_loss, dpo_nll_loss, nll_per_token
-from sipo_pl.losses.weighted import DPOLW, MODPO, dpo_lw_loss, modpo_loss
+from sipo_pl.losses.raco import RACO, conflict_averse_point, raco_step
+from sipo_pl.losses.weighted import DPOLW, MODPO, WeightedLoss, dpo_lw_loss, modpo_loss, objective_losses
 
 __all__ = [
     "DPO",
     "DPOLW",
     "MODPO",
+    "RACO",
     "DPOWithNLL",
     "LossContext",
     "LossOutput",
     "PairLogps",
     "PreferenceLoss",
+    "WeightedLoss",
     "compare",
+    "conflict_averse_point",
     "dpo_loss",
     "dpo_lw_loss",
     "dpo_nll_loss",
     "implicit_reward",
     "modpo_loss",
     "nll_per_token",
+    "objective_losses",
+    "raco_step",
     "reward_metrics",
 ]

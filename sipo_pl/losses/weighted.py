@@ -1,8 +1,8 @@
 """Losses that weigh objectives: MODPO and DPO-LW, as pure functions and as the classes that configs name."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -85,14 +85,56 @@ def dpo_lw_loss(
     chosen = implicit_reward(policy_chosen, reference_chosen, beta, divergence)
     rejected = implicit_reward(policy_rejected, reference_rejected, beta, divergence)
     w = torch.tensor(weights, dtype=policy_chosen.dtype, device=policy_chosen.device)
-    losses = (w * signs.abs() * compare(signs * (chosen - rejected)[:, None], kind)).sum(dim=1)
+    losses = (w * objective_losses(chosen - rejected, signs, kind)).sum(dim=1)
     agree, differ = (w * (signs > 0)).sum(dim=1), (w * (signs < 0)).sum(dim=1)
     chosen, rejected = chosen.detach(), rejected.detach()
     return LossOutput(losses, agree * chosen + differ * rejected, agree * rejected + differ * chosen)
 
 
+def objective_losses(margins: Tensor, signs: Tensor, kind: Kind = "sigmoid") -> Tensor:
+    """Return each pair's DPO loss under each objective's preference, zero where the objective ties, (P, N).
+
+    Args:
+        margins: r_w - r_l, (P,)
+        signs: (P, N), see `dpo_lw_loss`
+        kind: sigmoid or hinge
+    """
+    return signs.abs() * compare(signs * margins[:, None], kind)
+
+
 @dataclass(frozen=True)
-class MODPO(PreferenceLoss):
+class WeightedLoss(PreferenceLoss):
+    """A loss at a point of the simplex.
+
+    Args:
+        weights: a point such as helpful=0.6,harmless=0.4; that of the stage where it has one
+        kind: sigmoid for the log-sigmoid of the margin of rewards, hinge for its distance below one
+    """
+
+    weights: str = ""
+    kind: Kind = "sigmoid"
+
+    def at(self, weights: str) -> Self:
+        """Return the same loss at a point."""
+        return replace(self, weights=weights)
+
+    def check(self, context: LossContext) -> None:
+        self.point(context)
+
+    def point(self, context: LossContext) -> tuple[float, ...]:
+        """Return the weights in the objectives' order.
+
+        Raises:
+            UsageError: no point of the simplex.
+        """
+        try:
+            return parse_point(self.weights, context.objectives)
+        except UsageError as error:
+            raise UsageError(f"model.loss.{error}") from None
+
+
+@dataclass(frozen=True)
+class MODPO(WeightedLoss):
     """`modpo_loss`.
 
     Args:
@@ -100,13 +142,10 @@ class MODPO(PreferenceLoss):
         kind: sigmoid for the log-sigmoid of the margin of rewards, hinge for its distance below one
     """
 
-    weights: str
-    kind: Kind = "sigmoid"
-
     needs_scores: ClassVar[bool] = True
 
     def check(self, context: LossContext) -> None:
-        if _point(self.weights, context)[context.trained] <= 0:
+        if self.point(context)[context.trained] <= 0:
             name = context.objectives[context.trained]
             raise UsageError(f"model.loss.weights {self.weights!r}: the trained objective {name!r} has no weight")
 
@@ -117,7 +156,7 @@ class MODPO(PreferenceLoss):
             *logps[:4],
             logps.chosen_scores,
             logps.rejected_scores,
-            weights=_point(self.weights, context),
+            weights=self.point(context),
             trained=context.trained,
             beta=context.beta,
             divergence=context.divergence,
@@ -126,7 +165,7 @@ class MODPO(PreferenceLoss):
 
 
 @dataclass(frozen=True)
-class DPOLW(PreferenceLoss):
+class DPOLW(WeightedLoss):
     """`dpo_lw_loss`.
 
     Args:
@@ -134,26 +173,13 @@ class DPOLW(PreferenceLoss):
         kind: sigmoid for the log-sigmoid of the margin of rewards, hinge for its distance below one
     """
 
-    weights: str
-    kind: Kind = "sigmoid"
-
-    def check(self, context: LossContext) -> None:
-        _point(self.weights, context)
-
     def __call__(self, logps: PairLogps, context: LossContext) -> LossOutput:
         assert logps.signs is not None
         return dpo_lw_loss(
             *logps[:4],
             signs=logps.signs,
-            weights=_point(self.weights, context),
+            weights=self.point(context),
             beta=context.beta,
             divergence=context.divergence,
             kind=self.kind,
         )
-
-
-def _point(weights: str, context: LossContext) -> tuple[float, ...]:
-    try:
-        return parse_point(weights, context.objectives)
-    except UsageError as error:
-        raise UsageError(f"model.loss.{error}") from None

@@ -4,7 +4,7 @@ Percentile intervals: prompts are drawn with replacement, the same draw for all 
 prompts only, not of another training seed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -130,6 +130,53 @@ def paired_bootstrap(
         _interval(estimates[1], drawn[:, 1], level),
         _interval(estimates[1] - estimates[0], drawn[:, 1] - drawn[:, 0], level),
     )
+
+
+def joint_bootstrap(
+    rewards: Mapping[str, NDArray[np.float64]],
+    statistics: Callable[[Mapping[str, NDArray[np.float64]]], Mapping[str, NDArray[np.float64]]],
+    against: str,
+    rng: np.random.Generator,
+    *,
+    resamples: int = 2000,
+    level: float = LEVEL,
+) -> dict[str, tuple[Interval, Interval]]:
+    """Return the statistics of several methods, and their paired differences from one of them, with intervals.
+
+    Each draw of prompts serves all methods, so that a statistic may depend on them all, such as on their union's front.
+
+    Args:
+        rewards: method to rewards, (prompts, points, objectives), the same prompts in the same order; the number of
+            points may differ.
+        statistics: maps each method's mean rewards, (points, objectives), to its numbers, (statistics,).
+        against: the method that the others are compared with.
+        rng: source of the draws.
+        resamples: number of draws.
+        level: share of the draws inside the interval.
+
+    Returns:
+        Method to its statistics and to their differences from those of `against`, arrays of shape (statistics,).
+
+    Raises:
+        ValueError: different numbers of prompts, or none.
+    """
+    counts = {len(values) for values in rewards.values()}
+    if len(counts) != 1:
+        raise ValueError(f"not paired: {sorted(counts)} prompts")
+
+    def over(rows: NDArray[np.int64] | slice) -> Mapping[str, NDArray[np.float64]]:
+        return statistics({name: values[rows].mean(axis=0) for name, values in rewards.items()})
+
+    estimates = over(slice(None))
+    found = [over(rows) for rows in _draws(counts.pop(), resamples, rng)]
+    drawn = {name: np.stack([one[name] for one in found]) for name in rewards}
+    return {
+        name: (
+            _interval(estimates[name], drawn[name], level),
+            _interval(estimates[name] - estimates[against], drawn[name] - drawn[against], level),
+        )
+        for name in rewards
+    }
 
 
 def _draws(prompts: int, resamples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:

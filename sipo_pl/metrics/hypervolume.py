@@ -39,6 +39,22 @@ def fixed_frame(points: ArrayLike, margin: float = MARGIN) -> Frame:
     return Frame(values.min(axis=0) - margin * scale, scale)
 
 
+def calibrated_frame(rewards: ArrayLike, below: float = 2.0) -> Frame:
+    """Return the frame that texts of a calibration split fix before any method runs.
+
+    The scale of an objective is the standard deviation of its reward over the texts (1 where all are equal), and the
+    reference point lies `below` scales under their mean.
+
+    Args:
+        rewards: of single texts, larger is better, (texts, objectives), at least one text.
+        below: distance of the reference point under the mean, in scales.
+    """
+    values = as_points(rewards)
+    scale = values.std(axis=0)
+    scale[scale == 0] = 1.0
+    return Frame(values.mean(axis=0) - below * scale, scale)
+
+
 def hypervolume(points: ArrayLike, reference: ArrayLike, scale: ArrayLike | None = None) -> float:
     """Return the exact volume that `points` dominate above `reference`, where larger is better.
 

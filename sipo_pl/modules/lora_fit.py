@@ -1,22 +1,19 @@
-"""What all fits share: LoRA ranks in training over a frozen base, their optimizer, schedule and checkpoints."""
+"""What fits of adapters share: LoRA ranks in training over a frozen base, and their checkpoints."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sipo_pl.data.step_loader import StepLoader
 from sipo_pl.data.templates import Encoded
 from sipo_pl.errors import UsageError, UserError
-from sipo_pl.modules.schedule import cosine_with_warmup, cosine_with_warmup_steps
+from sipo_pl.modules.fit import Fit, FitBatch
 from sipo_pl.policies.adapters import Factors, check_fit, concatenate, read_adapter, trained_factors, write_adapter
 from sipo_pl.policies.attention import attend_along
 from sipo_pl.policies.carried import summed_over
@@ -52,16 +49,6 @@ class LoRASettings:
             raise UsageError(f"model.lora.dropout: {self.dropout:g} is not in [0, 1)")
 
 
-class FitBatch(Protocol):
-    """What every micro-batch of a fit has."""
-
-    @property
-    def row_ids(self) -> list[str]: ...
-
-    @property
-    def token_count(self) -> int: ...
-
-
 @dataclass
 class Forwards:
     """How the forwards of a fit are computed; losses and gradients are the same.
@@ -76,7 +63,7 @@ class Forwards:
     checkpointing: bool = False
 
 
-class LoRAFit(LightningModule):
+class LoRAFit(Fit):
     """Trains LoRA ranks over a frozen base, on top of a frozen adapter where there is one.
 
     Args:
@@ -90,37 +77,16 @@ class LoRAFit(LightningModule):
     def __init__(
         self, recipe: Recipe, optimizer: OptimizerCallable, lora: LoRASettings, warmup: float, forwards: Forwards
     ) -> None:
-        super().__init__()
+        super().__init__(recipe, optimizer, warmup)
         self.strict_loading = False  # checkpoints hold the ranks in training and nothing of the base
-        self.recipe, self.optimizer, self.lora, self.warmup = recipe, optimizer, lora, warmup
-        self.forwards = forwards
+        self.lora, self.forwards = lora, forwards
         self.model: torch.nn.Module | None = None
         self.stack: LoRAStack
-
-    @property
-    def base_model(self) -> str:
-        """Return the name of the base model."""
-        return self.recipe.policy_base
-
-    @property
-    def base_models(self) -> dict[str, str]:
-        """Return what the base model is called in the manifest -> the model."""
-        return {"base model": self.base_model}
 
     @property
     def first_adapter(self) -> Path | None:
         """Return the folder of the frozen adapter under the ranks in training, where there is one."""
         return None
-
-    @property
-    def inputs(self) -> dict[str, tuple[Path, str]]:
-        """Return the inputs of the stage beside its data: name -> (path, command that makes it)."""
-        return self.recipe.base_inputs
-
-    @property
-    def recipe_keys(self) -> dict[str, Any]:
-        """Return what of the recipe may change the stage's results."""
-        return self.recipe.keys()
 
     def configure_model(self) -> None:
         """Load the base, stack the frozen adapter, add the ranks in training."""
@@ -176,21 +142,6 @@ class LoRAFit(LightningModule):
         """Return the names of layers that adapters need which take the frozen one's place at times."""
         return set()
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self.optimizer(parameters)
-        by_count = self.recipe.compat.step_count_warmup
-        schedule = (cosine_with_warmup_steps if by_count else cosine_with_warmup)(self.total_steps, self.warmup)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
-
-    @property
-    def total_steps(self) -> int:
-        """Return the optimizer steps of the whole fit, counted from the batch plan."""
-        loader: StepLoader[Any, Any] = self.trainer.datamodule.loaders["train"]  # type: ignore[attr-defined]
-        steps = loader.steps_per_epoch * (self.trainer.max_epochs or 1)
-        return min(steps, self.trainer.max_steps) if self.trainer.max_steps > 0 else steps
-
     def on_train_batch_start(self, batch: FitBatch, batch_idx: int) -> None:
         """Seed the dropout by epoch and rows, so that a fit that was resumed drops the same."""
         if self.lora.dropout:
@@ -202,7 +153,6 @@ class LoRAFit(LightningModule):
         return concatenate(read_adapter(self.first_adapter).factors, trained) if self.first_adapter else trained
 
     def write(self, folder: Path) -> list[Path]:
-        """Write what the fit made into its stage's folder, here the adapter; return the files and folders."""
         write_adapter(folder / "adapter", self.adapter(), base_model=self.base_model)
         return [folder / "adapter"]
 

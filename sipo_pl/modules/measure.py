@@ -3,14 +3,13 @@
 import math
 from typing import Any
 
-from sipo_pl.components import instantiate
 from sipo_pl.data.unit_data import Unit
-from sipo_pl.errors import SettingError, UserError
+from sipo_pl.errors import UserError
 from sipo_pl.modules.prediction import Policies, PredictionModule
-from sipo_pl.recipe import Objective, PolicyStage, Recipe
-from sipo_pl.rewards.base import Reward, TextRow
+from sipo_pl.recipe import PolicyStage, Recipe
+from sipo_pl.rewards.base import TextRow
 from sipo_pl.rewards.implicit import implicit_rewards
-from sipo_pl.rewards.model_reward import ModelReward
+from sipo_pl.rewards.panel import objective_rewards
 from sipo_pl.rewards.text import words
 
 
@@ -26,33 +25,22 @@ class Measure(PredictionModule):
         batch_tokens: tokens of one forward, over all policies, where implicit rewards are used
     """
 
+    kept: tuple[str, ...] = ("sample_id", "prompt_id", "point", "finish_reason", "marks")  # of a response's row
+
     def __init__(self, recipe: Recipe, policies: Policies = "align", batch_tokens: int = 8192) -> None:
         super().__init__(recipe, policies)
         self.sources = (f"evaluate-{policies}",)
         self.batch_tokens = batch_tokens
-        self.rewards: dict[str, Reward] = {
-            objective.name: instantiate(objective.reward, Reward, f"objectives.{objective.name}.reward")  # type: ignore[type-abstract]
-            for objective in recipe.objectives
-            if objective.reward
-        }
+        self.panel = objective_rewards(recipe)
 
     @property
     def recipe_keys(self) -> dict[str, Any]:
-        return {**super().recipe_keys, "rewards": {one.name: self._reward_keys(one) for one in self.recipe.objectives}}
-
-    def _reward_keys(self, objective: Objective) -> dict[str, Any] | None:
-        """Return what may change the scores of an objective's reward: class, arguments, files."""
-        if objective.reward is None:
-            return None
-        reward = self.rewards[objective.name]
-        keys = dict(objective.reward)
-        if arguments := keys.get("init_args"):
-            keys["init_args"] = {k: value for k, value in arguments.items() if k not in reward.environment_keys}
-        return {**keys, **({"hashes": dict(reward.hashes)} if reward.hashes else {})}
+        rewards = {one.name: self.panel.keys(one.name) if one.reward else None for one in self.recipe.objectives}
+        return {**super().recipe_keys, "rewards": rewards}
 
     @property
     def needs_policies(self) -> bool:
-        return len(self.rewards) < len(self.recipe.objectives)
+        return len(self.panel.names) < len(self.recipe.objectives)
 
     @property
     def adapter_stage(self) -> PolicyStage:
@@ -60,19 +48,10 @@ class Measure(PredictionModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        for name, reward in self.rewards.items():
-            try:
-                reward.check()
-            except SettingError as error:
-                raise SettingError(f"objectives.{name}.reward.init_args.{error.key}", error.problem) from None
-        for reward in self.rewards.values():
-            if isinstance(reward, ModelReward):
-                reward.scorer.room = self.room
-            reward.load()
+        self.panel.load(self.room)
 
     def teardown(self, stage: str) -> None:
-        for reward in self.rewards.values():
-            reward.free()
+        self.panel.free()
 
     def expected_ids(self, unit: Unit) -> list[str]:
         return [row["sample_id"] for row in unit.rows[self.sources[0]]]
@@ -80,7 +59,7 @@ class Measure(PredictionModule):
     def predict_step(self, batch: Unit, batch_idx: int) -> list[dict[str, Any]]:
         samples = batch.rows[self.sources[0]]
         texts = [TextRow(row["prompt"], row["text"]) for row in samples]
-        columns = {name: reward.score(texts) for name, reward in self.rewards.items()}
+        columns = self.panel.score(texts)
         if self.policy_set is not None:
             rows = [self.template.encode(text.prompt, text.response) for text in texts]
             implicit = implicit_rewards(
@@ -101,5 +80,4 @@ class Measure(PredictionModule):
         for name, value in rewards.items():
             if not math.isfinite(value):
                 raise UserError(f"reward of objective {name!r} is {value} for {sample['sample_id']}")
-        kept = ("sample_id", "prompt_id", "point", "finish_reason", "marks")
-        return {**{key: sample[key] for key in kept}, "rewards": rewards, "words": len(words(sample["text"]))}
+        return {**{key: sample[key] for key in self.kept}, "rewards": rewards, "words": len(words(sample["text"]))}

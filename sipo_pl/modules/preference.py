@@ -1,6 +1,7 @@
 """What alignment and re-alignment share: a loss of preference pairs and its reference."""
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -170,10 +171,7 @@ class PreferenceModule(LoRAFit):
         return PairLogps(*whole, lengths, batch.signs, *scores)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        # the trainer divides by its accumulation and averages over devices; the mean is over the step's pairs
-        return self._step(batch, "") * (
-            self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.step_pairs
-        )
+        return self._step(batch, "") * self.share(batch)
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         self._step(batch, "val/")
@@ -188,11 +186,24 @@ class PreferenceModule(LoRAFit):
         def loss_of(part: PairBatch) -> Tensor:
             logps = self(part)
             output = self.loss(logps, self.context)
-            metrics.append(_metrics(logps, output))
+            metrics.append(pair_metrics(logps, output))
             return output.losses.sum()
 
-        parts = [batch.take(indices) for indices in forwards_of(batch.pairs, self.budget())]
-        total = self.summed_over([partial(loss_of, part) for part in parts])
+        total = self.summed_over([partial(loss_of, part) for part in self.parts(batch)])
+        self.report(metrics, batch, prefix)
+        return total
+
+    def share(self, batch: PairBatch) -> float:
+        """Return what a micro-batch's summed loss is multiplied by to be its part in the mean over the step's pairs."""
+        # the trainer divides by its accumulation and averages over devices
+        return self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.step_pairs
+
+    def parts(self, batch: PairBatch) -> list[PairBatch]:
+        """Return the pairs of each forward of a micro-batch."""
+        return [batch.take(indices) for indices in forwards_of(batch.pairs, self.budget())]
+
+    def report(self, metrics: Sequence[dict[str, Tensor]], batch: PairBatch, prefix: str) -> None:
+        """Log the means over a micro-batch of what `pair_metrics` returned of its forwards, under prefixed names."""
         self.log_dict(
             {prefix + name: torch.cat([one[name] for one in metrics]).mean() for name in metrics[0]},
             batch_size=len(batch.pair_ids),
@@ -200,10 +211,9 @@ class PreferenceModule(LoRAFit):
             on_epoch=bool(prefix),
             sync_dist=bool(prefix),
         )
-        return total
 
 
-def _metrics(logps: PairLogps, output: LossOutput) -> dict[str, Tensor]:
+def pair_metrics(logps: PairLogps, output: LossOutput) -> dict[str, Tensor]:
     """Return what is logged of each pair, (P,)."""
     margins = output.chosen_rewards - output.rejected_rewards
     return {

@@ -24,6 +24,14 @@ def shared(kind: type[Scorer], settings: ScorerSettings) -> Scorer:
     return _loaded.setdefault((kind, settings), kind(settings))
 
 
+def model_hash(name: str) -> str:
+    """Return the content hash of a model's folder, or of a hub name."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return content_hash(name)
+    return weights_hash(str(checkpoint_folder(str(folder), weights=False)))
+
+
 class ModelReward(Reward):
     """One output of a reward model, scaled and shifted: scale * output + shift.
 
@@ -46,10 +54,7 @@ class ModelReward(Reward):
     @property
     def hashes(self) -> Mapping[str, str]:
         template = {"template": content_hash(self.settings.template)} if self.settings.template else {}
-        model = Path(self.settings.model).expanduser()
-        if not model.is_dir():
-            return {"model": content_hash(self.settings.model), **template}
-        return {"model": weights_hash(str(checkpoint_folder(str(model), weights=False))), **template}
+        return {"model": model_hash(self.settings.model), **template}
 
     @property
     def scorer(self) -> Scorer:

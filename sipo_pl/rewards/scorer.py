@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from sipo_pl.errors import SettingError, UserError, nearest
 from sipo_pl.policies.checkpoint_files import checkpoint_folder
@@ -139,17 +139,11 @@ class Scorer(ABC):
 
     def text(self, row: TextRow) -> str:
         """Return what the model reads of a row."""
-        if self.template is not None:
-            return self.template.fill(row.prompt, row.response)
-        prompt = [{"role": "user", "content": row.prompt}] if isinstance(row.prompt, str) else list(row.prompt)
-        messages = [*prompt, {"role": "assistant", "content": row.response}]
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False))
+        return scored_text(self.tokenizer, self.template, row)
 
     def _compute(self, rows: list[TextRow]) -> Tensor:
         assert self.model is not None
-        # a chat template writes its special tokens into the text
-        texts = [self.tokenizer(self.text(row), add_special_tokens=self.template is not None) for row in rows]
-        ids = self._cut([list(text["input_ids"]) for text in texts])
+        ids = self._cut([text_ids(self.tokenizer, self.template, self.text(row)) for row in rows])
         if not all(ids):
             raise UserError(f"model {self.settings.model!r}: a text without tokens; let the template hold some text")
         found: dict[int, Tensor] = {}
@@ -199,6 +193,25 @@ class Scorer(ABC):
     @abstractmethod
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return the outputs of token ids that are padded on the right: (rows, outputs)."""
+
+
+def scored_text(tokenizer: PreTrainedTokenizerBase, template: TextTemplate | None, row: TextRow) -> str:
+    """Return what a reward model reads of a row: the template filled, or the tokenizer's chat template."""
+    if template is not None:
+        return template.fill(row.prompt, row.response)
+    prompt = [{"role": "user", "content": row.prompt}] if isinstance(row.prompt, str) else list(row.prompt)
+    messages = [*prompt, {"role": "assistant", "content": row.response}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False))
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, template: TextTemplate | None, text: str) -> list[int]:
+    """Return the tokens of what a reward model reads; a chat template writes its special tokens into the text."""
+    return list(tokenizer(text, add_special_tokens=template is not None)["input_ids"])
+
+
+def scored_ids(tokenizer: PreTrainedTokenizerBase, template: TextTemplate | None, row: TextRow) -> list[int]:
+    """Return the tokens that a reward model reads of a row."""
+    return text_ids(tokenizer, template, scored_text(tokenizer, template, row))
 
 
 def length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -1,6 +1,7 @@
 """Filter: per conflicting pair, the response that beats both originals under every reward model."""
 
 import logging
+import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from sipo_pl.data.rows import text_id
 from sipo_pl.data.units import read_units
 from sipo_pl.errors import UserError
 from sipo_pl.recipe import Recipe
+from sipo_pl.seeds import seed_of
 from sipo_pl.selection import Candidate, Choice, Rewards, minimum_margin, select_best_margin, select_pareto
 from sipo_pl.stages.combine import Table, combine_texts
 from sipo_pl.trainer_stages import command_of
@@ -25,6 +27,7 @@ def filter(
     min_kept: int = 8,
     on_too_few: Literal["stop", "best_margin"] = "stop",
     combined: bool = True,
+    rule: Literal["pareto", "any"] = "pareto",
     overwrite: bool = False,
 ) -> None:
     """Keep, per conflicting pair, the best of the responses that beat both originals under every reward model.
@@ -34,20 +37,28 @@ def filter(
         min_kept: pairs that must keep a response
         on_too_few: with fewer, stop with the table of yields, or keep each pair's best by minimum margin and say so
         combined: the candidates are what combine chose; else the samples themselves
+        rule: keep what beats both originals under every reward model, or any candidate, drawn by the seed (an ablation)
         overwrite: remove what the stage's folder holds
     """
     layout = recipe.layout
     if recipe.limit is not None:  # a smoke run shows that the stages fit together, not that they help
         min_kept, on_too_few = 1, "best_margin"
     inputs = _inputs(recipe, combined=combined)
-    keys = {"min_kept": min_kept, "on_too_few": on_too_few, "combined": combined, "compat": asdict(recipe.compat)}
+    keys: dict[str, Any] = {
+        "min_kept": min_kept,
+        "on_too_few": on_too_few,
+        "combined": combined,
+        "compat": asdict(recipe.compat),
+    }
+    if rule != "pareto":
+        keys["rule"] = rule
     folder = layout.stage("filter")
     manifest = open_stage(folder, "filter", keys, inputs, seed=recipe.seed, overwrite=overwrite)
     if manifest.complete:
         return
     rows, yields = _candidates(recipe, combined=combined)
     judged = _judge(recipe, rows)
-    chosen = [judge.pareto for judge in judged]
+    chosen = [judge.pareto if rule == "pareto" else judge.drawn(recipe.seed) for judge in judged]
     points = [point_name(point) for point in recipe.sample_weights.resolve(recipe.objective_names)]
     kept, fallback = sum(choice is not None for choice in chosen), None
     if kept < min_kept:
@@ -128,6 +139,13 @@ class _Judged:
         ]
         self.pareto = select_pareto(self.candidates, self.responses)
         self.best_margin = select_best_margin(self.candidates, self.responses)
+
+    def drawn(self, seed: int) -> Choice | None:
+        """Return any candidate, drawn by the seed."""
+        if not self.candidates:
+            return None
+        one = random.Random(seed_of(seed, self.pair["pair_id"])).choice(self.candidates)
+        return Choice(one, minimum_margin(one.rewards, self.responses))
 
     def row(self, choice: Choice) -> dict[str, Any]:
         sample = self.rows[choice.candidate.sample_id]

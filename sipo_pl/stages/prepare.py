@@ -52,6 +52,7 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
         LOG.info("prepare: complete in %s", folder)
         return
     splits = _read(converter, recipe)
+    _label(splits, recipe)
     lengths = _lengths(recipe)
     divide(splits, lengths, recipe)
     manifest.finish(folder, *_write(folder, splits, lengths, recipe))
@@ -82,7 +83,17 @@ def _keys(recipe: Recipe) -> dict[str, Any]:
         "limit": recipe.limit,
         "seed": recipe.seed,
         "tokenizer": tokenizer_hash(recipe.base_model),
+        **_label_keys(recipe),
     }
+
+
+def _label_keys(recipe: Recipe) -> dict[str, Any]:
+    if not any(one.label for one in recipe.objectives):
+        return {}
+    from sipo_pl.rewards.panel import label_rewards
+
+    panel = label_rewards(recipe)
+    return {"labels": {name: panel.keys(name) for name in panel.names}}
 
 
 def _read(converter: Converter, recipe: Recipe) -> Splits:
@@ -101,11 +112,12 @@ def _read(converter: Converter, recipe: Recipe) -> Splits:
 def _pairs(converter: Converter, recipe: Recipe, split: str) -> Converted[PairRow]:
     start = time.perf_counter()
     files = recipe.data.files(split)
+    named = [one for one in recipe.objectives if not one.label]  # which the raw data has labels of
     if isinstance(files, dict):
         by_objective = {name: read_all(sources) for name, sources in files.items()}
-        found = converter.joined(by_objective, recipe.objectives)
+        found = converter.joined(by_objective, named)
     else:
-        found = converter.pairs(read_all(files), recipe.objectives)
+        found = converter.pairs(read_all(files), named)
     LOG.info("prepare: %s: %d pairs read in %.1f s", split, len(found.rows), time.perf_counter() - start)
     return found
 
@@ -121,6 +133,17 @@ def _prompts(converter: Converter, recipe: Recipe) -> Split[PromptRow]:
     if data.test_last is not None:
         rows = rows[-data.test_last :]
     return Split("test", *converter.prompts(rows[: data.test_first])[:2])
+
+
+def _label(splits: Splits, recipe: Recipe) -> None:
+    """Score the responses of all pairs under the objectives whose labels are rewards, in one pass."""
+    if not any(one.label for one in recipe.objectives):
+        return
+    from sipo_pl.data.labels import label_pairs
+    from sipo_pl.rewards.panel import label_rewards
+
+    pairs = [row for split in splits.pairs for row in split.rows]
+    label_pairs(pairs, recipe.objectives, label_rewards(recipe), recipe.layout.cache / "rewards")
 
 
 def _lengths(recipe: Recipe) -> Lengths:

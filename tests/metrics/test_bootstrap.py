@@ -1,7 +1,15 @@
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
-from sipo_pl.metrics.bootstrap import mean_difference, mean_interval, paired_bootstrap, statistic_interval
+from sipo_pl.metrics.bootstrap import (
+    joint_bootstrap,
+    mean_difference,
+    mean_interval,
+    paired_bootstrap,
+    statistic_interval,
+)
 from sipo_pl.metrics.hypervolume import hypervolume
 
 
@@ -72,3 +80,36 @@ def test_refuses_what_cannot_be_drawn() -> None:
         mean_interval(np.empty((0, 2)), rng())
     with pytest.raises(ValueError, match="not paired"):
         paired_bootstrap(np.ones((3, 1, 2)), np.ones((2, 1, 2)), lambda means: 0.0, rng())
+
+
+def volumes(means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.array([hypervolume(points, [0.0, 0.0]), points.mean()]) for name, points in means.items()}
+
+
+def grand_means(means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.array([points.mean()]) for name, points in means.items()}
+
+
+def test_the_joint_bootstrap_of_two_is_the_paired_one() -> None:
+    source = np.random.default_rng(1)
+    before, after = source.normal(1.0, 1.0, (30, 3, 2)), source.normal(1.2, 1.0, (30, 2, 2))
+    found = joint_bootstrap({"a": before, "b": after}, volumes, "a", np.random.default_rng(5), resamples=100)
+    paired = paired_bootstrap(before, after, lambda x: volumes({"": x})[""][0], np.random.default_rng(5), resamples=100)
+    for mine, theirs in ((found["a"][0], paired.before), (found["b"][0], paired.after), (found["b"][1], paired.change)):
+        assert [end[0] for end in mine] == pytest.approx([float(end) for end in theirs])
+    assert not any(end.any() for end in found["a"][1])
+
+
+def test_paired_differences_are_covered_as_often_as_the_level_says() -> None:
+    source, covered, trials = np.random.default_rng(2), 0, 300
+    for _ in range(trials):
+        shared = source.normal(0.0, 3.0, (50, 1, 1))
+        a, b = (shared + shift + source.normal(0.0, 1.0, (50, 2, 2)) for shift in (3.0, 3.5))
+        means = joint_bootstrap({"a": a, "b": b}, grand_means, "a", source, resamples=200)["b"][1]
+        covered += means.low[0] <= 0.5 <= means.high[0]
+    assert 0.91 <= covered / trials <= 0.98  # 0.95, less what percentile intervals of 50 prompts lack
+
+
+def test_methods_of_different_prompts_are_refused() -> None:
+    with pytest.raises(ValueError, match="not paired"):
+        joint_bootstrap({"a": np.ones((3, 1, 2)), "b": np.ones((2, 1, 2))}, volumes, "a", np.random.default_rng(0))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sipo_pl.metrics.front import pareto_front
-from sipo_pl.metrics.hypervolume import fixed_frame, hypervolume
+from sipo_pl.metrics.hypervolume import calibrated_frame, fixed_frame, hypervolume
 
 clouds = st.tuples(st.integers(1, 6), st.integers(1, 4)).flatmap(
     lambda shape: arrays(np.float64, shape, elements=st.floats(-1, 2, width=32))
@@ -68,3 +68,9 @@ def test_frame_of_base_and_first_alignment() -> None:
     frame = fixed_frame([[1.0, 5.0, 7.0], [3.0, 4.0, 7.0]])
     assert frame.scale.tolist() == [2.0, 1.0, 1.0]  # a range of 0 counts as 1
     assert frame.reference == pytest.approx([0.8, 3.9, 6.9])
+
+
+def test_a_calibrated_frame_knows_its_texts_only() -> None:
+    frame = calibrated_frame([[1.0, 5.0], [3.0, 5.0]], below=1.5)
+    assert frame.scale.tolist() == [1.0, 1.0]  # a standard deviation of 1, and of 0, which is no unit
+    assert frame.reference.tolist() == [0.5, 3.5]

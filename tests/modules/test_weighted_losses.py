@@ -12,14 +12,16 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from sipo_pl.artifacts import write_jsonl
+from sipo_pl.callbacks.cost import FitCost
 from sipo_pl.compat import Compat
 from sipo_pl.data.loader import PairBatch, TrainingPair
 from sipo_pl.data.preference_data import PreferenceData
 from sipo_pl.data.templates import Encoded
 from sipo_pl.errors import UsageError, UserError
-from sipo_pl.losses import DPO, DPOLW, MODPO, DPOWithNLL, PreferenceLoss
+from sipo_pl.losses import DPO, DPOLW, MODPO, DPOWithNLL, PreferenceLoss, raco_step
 from sipo_pl.modules.dpo import DPOAlignment
 from sipo_pl.modules.preference import LoRASettings
+from sipo_pl.modules.raco import RACOAlignment
 from sipo_pl.policies.adapters import read_adapter, write_adapter
 from sipo_pl.policies.lora import LoRAStack
 from sipo_pl.recipe import Data, Objective, Recipe, Template
@@ -199,6 +201,57 @@ def test_every_steps_gradient_is_that_of_the_mean_over_its_pairs(
     with torch.no_grad():
         values = [plain(stack, pair).item() for pair in trainer.datamodule.loaders["validation"].pairs]  # type: ignore[attr-defined, operator]
     assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(sum(values) / 3, rel=1e-4)
+
+
+class RACOSteps(Callback):
+    """Compares every step's gradient with the step of the objectives' plain gradients."""
+
+    def __init__(self) -> None:
+        self.window: list[str] = []
+        self.expected: Tensor | None = None
+        self.turns: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: PairBatch, batch_idx: int) -> None:
+        self.window += batch.pair_ids
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        pairs = {pair.pair_id: pair for pair in trainer.datamodule.loaders["train"].pairs}  # type: ignore[attr-defined]
+        window = [pairs[name] for name in self.window]
+        parameters = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
+        rows = []
+        for name in NAMES:
+            terms = [
+                abs(pair.signs[name]) * -logsigmoid(pair.signs[name] * BETA * log_ratio(pl_module.stack, pair))
+                for pair in window
+            ]
+            found = torch.autograd.grad(torch.stack(terms).mean(), parameters)
+            rows.append(torch.cat([one.flatten() for one in found]))
+        gradients = torch.stack(rows)
+        self.expected = raco_step(gradients, WEIGHTS, 0.4)
+        together = torch.tensor(WEIGHTS) @ gradients
+        self.turns.append(float(torch.cosine_similarity(self.expected, together, dim=0)))
+        self.window = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: PairBatch, batch_idx: int
+    ) -> None:
+        if self.expected is not None:
+            parameters = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
+            step = torch.cat([parameter.grad.flatten() for parameter in parameters])  # type: ignore[union-attr]
+            torch.testing.assert_close(step, self.expected, rtol=1e-3, atol=1e-5)
+            self.expected = None
+
+
+def test_racos_steps_are_those_of_the_objectives_plain_gradients(recipe: Recipe, tmp_path: Path) -> None:
+    lora = LoRASettings(r=4, alpha=8.0, targets=["q_proj", "v_proj"])
+    settings = {"lora": lora, "warmup": 0.0, "reference_batch_rows": 4}
+    module = RACOAlignment(recipe, "a", sgd, weights=POINT, **settings)  # type: ignore[arg-type]
+    steps, cost = RACOSteps(), FitCost()
+    fit(module, tmp_path, steps, cost)
+    assert len(steps.turns) == 2
+    assert min(steps.turns) < 0.999  # they do turn
+    tokens = sum(len(row.input_ids) for pair in module._data.loaders["train"].pairs for row in pair.rows)
+    assert cost.counts == {"trained tokens": tokens, "backward passes": 4 * 3}
 
 
 def test_the_policies_of_margins_are_computed_once_and_leave_the_policy_alone(

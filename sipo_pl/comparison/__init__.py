@@ -1,0 +1,1 @@
+"""What a comparison of methods shows: numbers, tables, pictures."""

@@ -1,0 +1,121 @@
+"""Several rewards that measure the same texts: rewards of one model share its load and its pass over the texts."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sipo_pl.artifacts import content_hash, read_json, write_json
+from sipo_pl.components import instantiate
+from sipo_pl.errors import SettingError, UserError
+from sipo_pl.policies.room import Room
+from sipo_pl.progress import Progress
+from sipo_pl.recipe import Component, Recipe
+from sipo_pl.rewards.base import Reward, TextRow
+from sipo_pl.rewards.model_reward import ModelReward
+
+CHUNK = 256  # texts that are scored at once, of which a crash costs at most so many
+
+
+class RewardPanel:
+    """The rewards of some names.
+
+    Args:
+        components: name -> class_path and init_args
+        key_of: name -> the config key of its component, for errors
+
+    Raises:
+        UsageError: no such class, or arguments that it does not take.
+    """
+
+    def __init__(self, components: Mapping[str, Component], key_of: Callable[[str], str]) -> None:
+        self.components, self.key_of = dict(components), key_of
+        self.rewards: dict[str, Reward] = {
+            name: instantiate(component, Reward, key_of(name))  # type: ignore[type-abstract]
+            for name, component in components.items()
+        }
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.rewards)
+
+    def keys(self, name: str) -> dict[str, Any]:
+        """Return what may change a reward's scores: class, arguments, files."""
+        reward, keys = self.rewards[name], dict(self.components[name])
+        if arguments := keys.get("init_args"):
+            keys["init_args"] = {k: value for k, value in arguments.items() if k not in reward.environment_keys}
+        return {**keys, **({"hashes": dict(reward.hashes)} if reward.hashes else {})}
+
+    def load(self, room: Room | None = None) -> None:
+        """Check all rewards, then load them.
+
+        Args:
+            room: what of them fits into a GPU's memory at once.
+
+        Raises:
+            SettingError: a wrong argument, with its key.
+        """
+        for name, reward in self.rewards.items():
+            try:
+                reward.check()
+            except SettingError as error:
+                raise SettingError(f"{self.key_of(name)}.init_args.{error.key}", error.problem) from None
+        for reward in self.rewards.values():
+            if room is not None and isinstance(reward, ModelReward):
+                reward.scorer.room = room
+            reward.load()
+
+    def free(self) -> None:
+        """Let go of what was loaded."""
+        for reward in self.rewards.values():
+            reward.free()
+
+    def score(self, rows: Sequence[TextRow]) -> dict[str, list[float]]:
+        """Return each reward's numbers of the rows, in order."""
+        return {name: reward.score(rows) for name, reward in self.rewards.items()}
+
+    def score_all(self, rows: Sequence[TextRow], cache: Path, label: str) -> dict[str, list[float]]:
+        """Score many texts, chunk by chunk, each kept in a file, so that what a killed run scored is not lost.
+
+        Args:
+            rows: any number of texts.
+            cache: folder of the files, named for what they hold.
+            label: the stage, for progress.
+
+        Raises:
+            UserError: a reward that is no finite number.
+        """
+        identity = {name: self.keys(name) for name in self.names}
+        chunks = [list(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
+        files = [cache / f"{content_hash([identity, chunk])[:32]}.json" for chunk in chunks]
+        if missing := [(file, chunk) for file, chunk in zip(files, chunks, strict=True) if not file.exists()]:
+            self.load()
+            with Progress(label, sum(len(chunk) for _, chunk in missing), "texts") as progress:
+                for file, chunk in missing:
+                    write_json(file, self._checked(chunk))
+                    progress.advance(len(chunk))
+            self.free()
+        found = [read_json(file) for file in files]
+        return {name: [value for one in found for value in one[name]] for name in self.names}
+
+    def _checked(self, rows: Sequence[TextRow]) -> dict[str, list[float]]:
+        columns = self.score(rows)
+        for name, values in columns.items():
+            for row, value in zip(rows, values, strict=True):
+                if not math.isfinite(value):
+                    raise UserError(
+                        f"{self.key_of(name)}: the reward is {value} for the response {row.response[:60]!r}"
+                    )
+        return columns
+
+
+def objective_rewards(recipe: Recipe) -> RewardPanel:
+    """Return the rewards that measure objectives, of those that name one."""
+    components = {one.name: one.reward for one in recipe.objectives if one.reward}
+    return RewardPanel(components, lambda name: f"objectives.{name}.reward")
+
+
+def label_rewards(recipe: Recipe) -> RewardPanel:
+    """Return the rewards that label the responses of raw data, of those objectives that name one."""
+    components = {one.name: one.label for one in recipe.objectives if one.label}
+    return RewardPanel(components, lambda name: f"objectives.{name}.label")
