@@ -37,8 +37,10 @@ def _notes(text: SeenText, asked: Inspection) -> list[str]:
     """Return what is particular about a text's special tokens and the border of prompt and response."""
     tokenizer, notes = asked.template.tokenizer, []
     bos, eos = tokenizer.bos_token_id, asked.template.eos_id
-    if bos is not None and bos != eos and (count := text.ids.count(bos)) != 1:
-        notes.append(f"BOS stands {count} times")
+    if bos is not None and text.ids[:2] == [bos, bos]:
+        notes.append("begins with BOS twice")
+    elif bos is not None and text.ids[0] != bos:
+        notes.append("does not begin with BOS, which this tokenizer knows")
     if len(text.ids) > text.prompt_length and text.ids[-1] != eos:
         notes.append(f"does not end in EOS, token {eos}")
     if text.merged:

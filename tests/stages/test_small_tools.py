@@ -87,7 +87,7 @@ def test_merges_over_the_boundary_are_shown(command: Command, tmp_path: Path, ta
     place = next(number for number, line in enumerate(lines) if line.startswith("response_0, chosen"))
     assert lines[place + 2] == ":r│e│d│</s>│"
     assert "boundary merge: the prompt alone ends in :│" in " ".join(lines[place : place + 6])
-    assert "BOS stands 0 times" in "\n".join(lines)
+    assert "does not begin with BOS" in "\n".join(lines)
 
 
 def test_rows_that_are_not_there_are_said(command: Command, finished_run: Path, tmp_path: Path) -> None:
