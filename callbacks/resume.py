@@ -43,6 +43,21 @@ class ResumeCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._random = state_dict
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Count epochs and batches as a fit does that was never restarted.
+
+        Restarts leave the trainer's own counts uneven, above all at the end of an epoch; it then takes a later
+        checkpoint for one of another moment, and begins an epoch again.
+        """
+        loops, epoch = checkpoint["loops"]["fit_loop"], trainer.current_epoch
+        for counts in _counts(loops["epoch_progress"]):
+            counts.update(ready=epoch + 1, started=epoch + 1, processed=epoch, completed=epoch)
+        for counts in _counts(loops["epoch_loop.batch_progress"]):
+            done = counts["ready"]
+            counts.update(started=done, processed=done, completed=done if trainer.validating else done - 1)
+        for counts in _counts(loops["epoch_loop.val_loop.batch_progress"]):
+            counts.update(ready=0, started=0, processed=0, completed=0)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = self._saved = trainer.global_step
         if self._random:
@@ -95,3 +110,7 @@ class ResumeCheckpoint(Checkpoint):
                 os.link(self.path, aside)  # the newest stays in place until the next one takes it
             except OSError:  # a file system without links
                 shutil.copyfile(self.path, aside)
+
+
+def _counts(progress: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
+    return progress["total"], progress["current"]

@@ -148,7 +148,7 @@ class StageRun:
             log.info("%s: resuming from %s", self.stage, resume)
         with stoppable(trainer):
             trainer.fit(self.model, datamodule=self.data, ckpt_path=resume, weights_only=True, **arguments)
-        if trainer.global_step < self.model.total_steps:
+        if trainer.global_step != self.model.total_steps:
             raise UserError(f"{self.stage}: stopped at step {trainer.global_step} of {self.model.total_steps}")
         if not trainer.is_global_zero:
             return

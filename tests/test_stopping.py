@@ -1,6 +1,7 @@
 """Commands that are asked to stop: by a signal, by the time, by a file; and what they go on from."""
 
 import os
+import random
 import shutil
 import signal
 import time
@@ -31,6 +32,34 @@ class AskAt(Callback):
             return
         time.sleep(self.after)
         ask_by(self.by)
+
+
+class CutOff(Callback):
+    """Ends the fit at a hook of a batch, in training or validation: by a signal, or as a crash.
+
+    Args:
+        after: hooks until then
+        asks: by a signal
+    """
+
+    def __init__(self, after: int, asks: bool) -> None:
+        self.left, self.asks = after, asks
+
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        self._count()
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        self._count()
+
+    def on_validation_batch_start(self, *arguments: Any) -> None:
+        self._count()
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left == 0 and self.asks:
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif self.left == 0:
+            raise RuntimeError("as if it were killed")
 
 
 class AskAtUnit(Callback):
@@ -111,6 +140,22 @@ def test_a_fit_that_is_stopped_saves_its_step_and_goes_on(
     for name in (WEIGHTS, "manifest.json"):
         ours, theirs = folder / "run/align-kind" / name, finished_run / "run/align-kind" / name
         assert file_hash(ours) == file_hash(theirs) if name == WEIGHTS else read_json(ours) == read_json(theirs)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_fit_that_is_cut_off_again_and_again_ends_as_a_whole_one(folder: Path, command: Command, seed: int) -> None:
+    rng = random.Random(seed)
+    every = ("--saving.validations", rng.randint(2, 4), "--saving.save_every", rng.randint(1, 3))
+    words = (*every, "--trainer.max_epochs", 5)
+    assert fit(folder, command, *words).code == 0
+    whole = read_json(folder / "run/align-kind/manifest.json")
+    shutil.rmtree(folder / "run/align-kind")
+    codes = []
+    while not codes or codes[-1] != 0:
+        cut = (f"--trainer.callbacks+={__name__}.CutOff", f"--trainer.callbacks.after={rng.randint(5, 24)}")
+        codes.append(fit(folder, command, *words, *cut, f"--trainer.callbacks.asks={rng.random() < 0.4}").code)
+    assert {75, 1} < set(codes)
+    assert read_json(folder / "run/align-kind/manifest.json") == whole
 
 
 def test_a_second_signal_stops_a_fit_at_once(folder: Path, command: Command) -> None:
