@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito (2008), with black and grey; marker and colour together tell ten methods apart
 COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#999933", "#6b6b6b", "#882255", "#D55E00")
+LEGEND_COLUMNS = 4
 MARKERS = ("s", "o", "v", "<", ">", "P", "D", "X", "p", "^")
 
 
@@ -89,5 +90,6 @@ def _settle(axis: "Axes", across: str, up: str) -> None:
 
 def _finish(figure: "Figure", path: Path) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(5, max(1, len(labels))), frameon=False)
+    columns = min(LEGEND_COLUMNS, max(1, len(labels)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=8)
     figure.savefig(path, format="png", metadata={"Software": None})

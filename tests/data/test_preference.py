@@ -47,6 +47,17 @@ def test_ties_of_the_objective_alone_are_dropped_and_counted() -> None:
     assert dropped == {"tie": 1}
 
 
+def test_any_takes_what_another_objective_decides_and_agreed_what_all_decide_alike() -> None:
+    rows = [row("p", -1, 1), row("q", 0, 1), row("r", 1, 1), row("t", -1, -1)]
+    pairs, dropped = preference_pairs(rows, "a", TEMPLATE, 100, select="any")
+    assert [(pair.pair_id, text(pair.chosen)) for pair in pairs] == [("p", "one!"), ("q", "zero"), ("r", "one!")]
+    assert [pair.signs for pair in pairs] == [{"a": 0, "b": 1}, {"a": 1, "b": -1}, {"a": 1, "b": 1}]
+    assert dropped == {"tie": 1}
+    pairs, dropped = preference_pairs(rows, "a", TEMPLATE, 100, select="agreed")
+    assert [pair.pair_id for pair in pairs] == ["r"]
+    assert dropped == {"tie": 2, "conflict": 1}
+
+
 @pytest.mark.parametrize(("response", "fits"), [("1234", True), ("12345", False)])
 @pytest.mark.parametrize("preferred", [0, 1])
 def test_a_pair_is_dropped_and_never_cut_if_either_side_is_too_long(response: str, fits: bool, preferred: int) -> None:

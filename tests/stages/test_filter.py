@@ -166,3 +166,22 @@ def test_marked_texts_go_on_where_the_switch_says_so(tmp_path: Path, keep_marked
     else:
         assert found == [("", "original", ["empty"]), ("fine", "original", [])]
         assert kept(recipe)["p"]["kept"] == "fine"
+
+
+def test_without_the_filter_any_candidate_is_kept_and_the_seed_says_which(tmp_path: Path) -> None:
+    texts = {"x": ["worst", "bad"], "y": ["low", "least"], "z": ["none", "nil"]}
+    found = []
+    for seed in (1, 1, 2, 3, 4, 5):
+        recipe = make_recipe(tmp_path / f"{len(found)}", seed=seed)
+        samples = [sample(p, point, text) for p, two in texts.items() for point, text in zip(POINTS, two, strict=True)]
+        scores = [score(p, text, -1, -1) for p, two in texts.items() for text in two]
+        finish(recipe, "prepare", train_conflict=[pair(p) for p in texts])
+        finish(recipe, "sample", unit=samples)
+        finish(recipe, "score", unit=[*originals(*texts), *scores])
+        filter(recipe, min_kept=1, combined=False, rule="any")
+        found.append({name: row["kept"] for name, row in kept(recipe).items()})
+        assert all(found[-1][p] in two for p, two in texts.items())
+    assert found[0] == found[1]
+    assert any(one != found[0] for one in found)
+    with pytest.raises(UserError, match="0 of 3 pairs keep a response"):
+        filter(recipe, min_kept=1, combined=False, overwrite=True)
