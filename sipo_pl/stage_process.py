@@ -14,7 +14,7 @@ from typing import Any
 
 from sipo_pl import cli
 from sipo_pl.config_files import find_config, load_yaml
-from sipo_pl.lifetime import die_with_parent
+from sipo_pl.lifetime import die_with, die_with_parent
 from sipo_pl.stopping import SIGNALS
 
 log = logging.getLogger("sipo_pl")
@@ -81,8 +81,8 @@ def _settle(environment: dict[str, str]) -> None:
     """Take over the environment of the run, and die when it dies."""
     die_with_parent()
     run = multiprocessing.parent_process()
-    if run is None or not run.is_alive():  # it died before
-        os._exit(cli.FAILED)
+    assert run is not None
+    die_with(run)  # the parent, which lives as long as this process does, is not the run but what it forks from
     os.environ.clear()
     os.environ.update(environment)
 

@@ -37,7 +37,7 @@ LONG = {"size": 8, "epochs": 4, "unit_prompts": 1}  # of a full campaign, so tha
 LEAST = {"mid-epoch": 10, "mid-unit": 10, "during a write": 5}  # kills of a full campaign
 LATEST = {"epoch": 0.03, "unit": 0.01, "write": 0.0}  # seconds from what is waited for to the blow
 PATIENCE = 1200.0  # seconds
-GRACE = 200  # looks, 0.05 s each, at the end of which the processes of a run that was killed must be gone
+GRACE = 20  # looks, 0.05 s each, at the end of which the processes of a run that was killed must be gone
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 Process = subprocess.Popen[bytes]

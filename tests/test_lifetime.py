@@ -1,5 +1,6 @@
 """Processes that must not outlive the one that started them."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from sipo_pl.lifetime import die_with
 
 CHILD = """
 import time
@@ -24,10 +27,30 @@ child.wait()
 """
 
 
+FORKING = """
+import multiprocessing, test_lifetime
+child = multiprocessing.get_context("forkserver").Process(target=test_lifetime.linger)
+child.start()
+print(child.pid, flush=True)
+child.join()
+"""
+
+
+def linger() -> None:
+    """Live for a minute, or as long as the process that started this one."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    die_with(parent)
+    print("ready", flush=True)
+    time.sleep(60)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the system call is Linux's")
-def test_a_child_dies_with_its_parent() -> None:
-    words = [sys.executable, "-c", PARENT, CHILD]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
+@pytest.mark.parametrize("words", [[PARENT, CHILD], [FORKING]], ids=["started", "forked"])
+def test_a_child_dies_with_its_parent(words: list[str]) -> None:
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    command, environment = [sys.executable, "-c", *words], {**os.environ, "PYTHONPATH": paths}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
         said = {parent.stdout.readline().strip() for _ in range(2)}
         assert "ready" in said
