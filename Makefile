@@ -7,6 +7,7 @@ TORCH ?= torch==2.13.0
 RECIPE ?= quickstart/recipe.yaml
 BENCH_DATA ?= configs/quickstart/data/train.jsonl
 PYTEST_ARGS ?=
+PYTEST_PROCESSES ?= 2
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
@@ -30,6 +31,7 @@ help:  ## list the targets
 	@echo "  UV_TORCH_BACKEND=cpu            torch without CUDA (else the index decides: several GB on Linux)"
 	@echo "  TORCH=torch==VERSION            another torch"
 	@echo "  PYTEST_ARGS='-k front'          options of pytest"
+	@echo "  PYTEST_PROCESSES=8              processes that share the tests, a core each"
 	@echo "  BENCH_DATA=FILE                 JSONL with prompts and responses for bench"
 
 quickstart: $(VENV)/.installed $(VENV)/.embedded  ## all stages on a small model that comes as a package, with a report
@@ -40,7 +42,7 @@ compare: $(VENV)/.installed  ## all methods beside each other on a tiny model, o
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/tiny_compare.py runs/tiny_compare
 
 test: $(VENV)/.installed $(VENV)/.embedded  ## all tests, offline
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed $(VENV)/.embedded $(VENV)/.bench  ## the project beside its peers on two CPU cores, half an hour; fails where a target is missed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(BENCH_DATA)

@@ -3,7 +3,10 @@
 import signal
 
 from sipo_pl import logs
+from sipo_pl.lifetime import die_with_parent
 from sipo_pl.stopping import SIGNALS
+
+die_with_parent()  # by itself it would notice too, and then tidy up for seconds
 
 # a signal to all processes of a run is for the run and its stage; without this one, the stage would die too
 signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from once import make_once
 from tiny import CHAT_TEMPLATE, make_tiny_model
 from tiny_run import Command, Said, make_talkative_model, sipo_pl, write_recipe
 
 from sipo_pl import cli
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+pytest_plugins = ["golden_table"]
 
 
 @pytest.fixture(scope="session")
@@ -24,17 +26,23 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def talkative_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny Llama that ends its texts within some ten tokens."""
-    return make_talkative_model(tmp_path_factory.mktemp("talkative") / "model", chat_template=CHAT_TEMPLATE)
+
+    def make(folder: Path) -> None:
+        make_talkative_model(folder / "model", chat_template=CHAT_TEMPLATE)
+
+    return make_once(tmp_path_factory, "talkative", make) / "model"
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, talkative_model: Path) -> Path:
     """Folder of a recipe of two objectives whose whole run, in `run`, is done. Not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    result = sipo_pl("run", "--config", write_recipe(folder, talkative_model))
-    assert result.returncode == 0, result.stderr
-    (folder / "said.txt").write_text(result.stdout + result.stderr)
-    return folder
+
+    def make(folder: Path) -> None:
+        result = sipo_pl("run", "--config", write_recipe(folder, talkative_model))
+        assert result.returncode == 0, result.stderr
+        (folder / "said.txt").write_text(result.stdout + result.stderr)
+
+    return make_once(tmp_path_factory, "finished", make)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ LONG = {"size": 8, "epochs": 4, "unit_prompts": 1}  # of a full campaign, so tha
 LEAST = {"mid-epoch": 10, "mid-unit": 10, "during a write": 5}  # kills of a full campaign
 LATEST = {"epoch": 0.03, "unit": 0.01, "write": 0.0}  # seconds from what is waited for to the blow
 PATIENCE = 1200.0  # seconds
-GRACE = 20  # looks, 0.05 s each, at the end of which the processes of a run that was killed must be gone
+GRACE = 100  # looks, 0.05 s each, at the end of which the processes of a run that was killed must be gone
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 Process = subprocess.Popen[bytes]
@@ -204,7 +204,9 @@ class Campaign:
             if reached:
                 break
             time.sleep(0.0005 if begins else 0.01)
-        time.sleep(self.moments.random() * latest)
+        moment = time.monotonic() + self.moments.random() * latest
+        while time.monotonic() < moment and not _complete(run / blow.stage):
+            time.sleep(0.0005)
 
     def _count(self, blow: Blow, code: int, outlived: int, run: Path, trace: Path, sizes: dict[str, int]) -> None:
         figures, name = self.figures, blow.how.name

@@ -56,7 +56,7 @@ def names(recipe: Recipe, **options: Any) -> list[str]:
             {"score", "combine", "filter", "realign-a", "realign-b", "evaluate-realign", "measure-realign"},
         ),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(sorted(value)),
 )
 def test_a_stage_that_is_off_takes_along_what_has_nothing_to_do_without_it(
     tmp_path: Path, stages: dict[str, bool], left_out: set[str]

@@ -2,18 +2,16 @@
 
 import gzip
 import json
-from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from golden_table import note
 
 FOLDER = Path(__file__).parent
 MODEL = str(FOLDER / "model")
 NUMBERS = 1e-4  # relative, for log-probabilities, rewards, training losses and gradients in float32
 PURE = 1e-5  # for losses of given log-probabilities
-
-compared: Counter[str] = Counter()  # family -> numbers or tokens compared
-largest: defaultdict[str, float] = defaultdict(float)  # family -> largest deviation
 
 
 def cases(name: str) -> Any:
@@ -29,8 +27,7 @@ def adapters(names: Iterable[str]) -> list[str]:
 def check(family: str, found: Any, expected: Any, tolerance: float = NUMBERS, floor: float = 1.0) -> None:
     """Assert that two equally shaped lists of numbers agree, relative to `floor` where numbers are smaller."""
     off = deviation(found, expected, floor)
-    compared[family] += _count(expected)
-    largest[family] = max(largest[family], off)
+    note(family, _count(expected), off)
     assert off < tolerance, f"{family}: {off:.3g}"
 
 

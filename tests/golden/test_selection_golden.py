@@ -1,7 +1,8 @@
 """Decisions of combine and filter from scores, and from the texts themselves."""
 
 import pytest
-from golden import MODEL, adapters, cases, check, compared
+from golden import MODEL, adapters, cases, check
+from golden_table import note
 
 from sipo_pl.functions import implicit_rewards, select_sample, take_rewrite
 
@@ -15,7 +16,7 @@ def test_rewrite_or_original(name: str) -> None:
     assert len(scores) == 160
     taken = [take_rewrite(*pair) for pair in scores]
     assert taken == golden["took_rewrite"]
-    compared["decisions"] += len(taken)
+    note("decisions", len(taken), 0.0)
     texts = zip(taken, golden["mod"], golden["rewrite"], strict=True)
     assert [rewrite if took else mod for took, mod, rewrite in texts] == golden["output"]
 
@@ -31,7 +32,7 @@ def test_the_kept_sample(name: str) -> None:
             prompt = golden["prompt_template"].replace("{raw_prompt}", row["raw_prompt"])
             output.append({"prompt_response": prompt + row["samples"][kept], "map_index": index})
     assert output == golden["output"]
-    compared["decisions"] += len(golden["rows"])
+    note("decisions", len(golden["rows"]), 0.0)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
