@@ -230,17 +230,19 @@ class Campaign:
     def _compare_steps(self, trace: Path, whole: Path) -> None:
         """Compare rows and loss of every optimizer step, and count the steps that were made again."""
         known = {event["step"]: event for event in _events(whole) if "step" in event} if whole.exists() else {}
-        figures, last, how, seen = self.figures, 0, "", set[int]()
+        figures, last, blows, seen = self.figures, 0, set[str](), set[int]()
         for event in _events(trace):
-            how = event.get("how", how)
-            if "begins" in event:
-                again = last - event["begins"]
-                if how in ("", "SIGKILL"):
-                    figures.most_again = max(figures.most_again, again)
-                else:
+            if "how" in event:
+                blows.add(event["how"])
+            elif "begins" in event:
+                again, last = last - event["begins"], event["begins"]
+                if blows and "SIGKILL" not in blows:  # all of them since the last step could save it
                     figures.most_again_asked = max(figures.most_again_asked, again)
+                else:
+                    figures.most_again = max(figures.most_again, again)
             elif "step" in event:
                 last = event["step"]
+                blows.clear()
                 seen.add(last)
                 figures.other_steps += known.setdefault(last, event) != event
         figures.other_steps += len(known.keys() - seen)
