@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from sipo_pl.zero import is_zero
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -22,6 +25,10 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
             save_on_train_epoch_end=False,  # the weights that were validated, not those of the epoch's end
         )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self.save_weights_only = is_zero(trainer.strategy)  # whole, in one file; the rest is divided over devices
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state whose paths may be those of another place, where the trainer would forget the best."""

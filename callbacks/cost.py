@@ -14,26 +14,37 @@ class FitCost(Callback):
     """Counts, over all devices and starts of a fit, the tokens of its training rows and its backward passes."""
 
     def __init__(self) -> None:
-        self._tokens = self._passes = 0
+        self.counts = {TRAINED_TOKENS: 0, BACKWARD_PASSES: 0}  # of the last saving, over all devices
+        self._since = {TRAINED_TOKENS: 0, BACKWARD_PASSES: 0}  # of this device
+        self._trainer: Trainer | None = None
 
-    @property
-    def counts(self) -> dict[str, int]:
-        return {TRAINED_TOKENS: self._tokens, BACKWARD_PASSES: self._passes}
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._trainer = trainer
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: FitBatch, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Fit)
-        self._tokens += batch.token_count
-        self._passes += pl_module.backwards_per_batch
+        if not batch.spare:
+            self._since[TRAINED_TOKENS] += batch.token_count
+            self._since[BACKWARD_PASSES] += pl_module.backwards_per_batch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.world_size > 1:
-            mine = torch.tensor(list(self.counts.values()), device=pl_module.device)
-            self._tokens, self._passes = trainer.strategy.reduce(mine, reduce_op="sum").tolist()
+        self._gather()
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the counts of all devices, each of which calls this when a checkpoint is saved."""
+        self._gather()
         return dict(self.counts)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._tokens, self._passes = state_dict[TRAINED_TOKENS], state_dict[BACKWARD_PASSES]
+        self.counts.update(state_dict)
+
+    def _gather(self) -> None:
+        if self._trainer is None:
+            return
+        strategy = self._trainer.strategy
+        found = strategy.reduce(torch.tensor(list(self._since.values()), device=strategy.root_device), reduce_op="sum")
+        for name, count in zip(self._since, found.tolist(), strict=True):
+            self.counts[name] += count
+            self._since[name] = 0

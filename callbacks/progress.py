@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sipo_pl.data.unit_data import UnitLoader
 from sipo_pl.modules.fit import Fit
 from sipo_pl.modules.prediction import PredictionModule
 from sipo_pl.progress import Progress
@@ -53,6 +54,12 @@ class PredictProgress(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and isinstance(pl_module, PredictionModule):
+            if trainer.world_size > 1:  # only its own rows can be counted
+                loader = trainer.predict_dataloaders
+                assert isinstance(loader, UnitLoader)
+                self.label = f"{self.label} (device 1 of {trainer.world_size})"
+                self.total = sum(len(pl_module.expected_ids(loader.data.unit(index))) for index in loader.indices)
+                self.done = 0
             self.progress = Progress(self.label, self.total, "rows", self.done).__enter__()
             pl_module.progress = self.progress
 

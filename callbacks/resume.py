@@ -35,10 +35,16 @@ class ResumeCheckpoint(Checkpoint):
         self.path, self.before, self.every, self.stopping = path, before, every, stopping
         self._seen = self._saved = 0
         self._random: dict[str, Any] = {}
+        self._micro_batches = 1  # of a step, on each device
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, Fit)
+        self._micro_batches = pl_module.micro_batches
 
     def state_dict(self) -> dict[str, Any]:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        return {"python": random.getstate(), "torch": torch.get_rng_state(), "cuda": cuda}
+        state = {"python": random.getstate(), "torch": torch.get_rng_state(), "cuda": cuda}
+        return {**state, "micro_batches": self._micro_batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._random = state_dict
@@ -57,6 +63,19 @@ class ResumeCheckpoint(Checkpoint):
             counts.update(started=done, processed=done, completed=done if trainer.validating else done - 1)
         for counts in _counts(loops["epoch_loop.val_loop.batch_progress"]):
             counts.update(ready=0, started=0, processed=0, completed=0)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Count the batches of an epoch as they are shared out to the devices that there are now."""
+        assert isinstance(pl_module, Fit)
+        before = checkpoint["callbacks"][self.state_key]["micro_batches"]
+        if before == self._micro_batches:
+            return
+        loops, epoch_batches = checkpoint["loops"]["fit_loop"], pl_module.batches_per_epoch
+        total, current = _counts(loops["epoch_loop.batch_progress"])
+        steps = -(-current["ready"] // before)
+        done = min(steps * self._micro_batches, epoch_batches)
+        for counts, batches in ((current, done), (total, checkpoint["epoch"] * epoch_batches + done)):
+            counts.update({name: batches - (counts["ready"] - count) for name, count in counts.items()})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = self._saved = trainer.global_step

@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 
 from sipo_pl.errors import UserError
 from sipo_pl.modules.lora_fit import LoRAFit
+from sipo_pl.zero import gathered
 
 
 class StillGuard(Callback):
@@ -30,7 +31,8 @@ class StillGuard(Callback):
         assert isinstance(pl_module, LoRAFit)
         if self._moved or not self._steps:
             return
-        self._moved = pl_module.stack.moved
+        with gathered(pl_module.parameters()):
+            self._moved = pl_module.stack.moved
         if not self._moved and self._lr == 0 and self._had_a_rate(pl_module):
             raise UserError(
                 f"step {trainer.global_step} left the adapter as it was: the learning rate is 0 "

@@ -33,6 +33,3 @@ class UnitWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         write_jsonl(unit_path(batch.folder, batch.index), outputs)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.strategy.barrier()  # predict has no collective: without one a dead rank goes unnoticed

@@ -345,6 +345,19 @@ def open_stage(
     return manifest
 
 
+def follow_stage(
+    folder: Path, stage: str, keys: dict[str, Any], inputs: dict[str, str], *, seed: int, overwrite: bool = False
+) -> Manifest:
+    """Return what `open_stage` makes of a folder on the first of several devices, and touch nothing.
+
+    The first device opens it before or while others ask; where it raises an error, they end with it.
+    """
+    found = Manifest.read(folder)
+    if found is not None and found.complete and not overwrite:
+        return found
+    return Manifest(stage, keys, inputs, seed=seed, versions=package_versions())
+
+
 def _visible(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 

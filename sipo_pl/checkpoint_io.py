@@ -45,11 +45,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def newest_readable(paths: Sequence[Path]) -> Path | None:
+def newest_readable(paths: Sequence[Path], mend: bool = True) -> Path | None:
     """Return the first of the checkpoints that can be read; remove those before it that are damaged, saying so.
 
     Args:
         paths: newest first; a folder, which a sharded trainer writes, is taken as it is.
+        mend: remove and warn; of several devices, one does.
 
     Raises:
         UserError: there are some, and all are damaged.
@@ -62,6 +63,8 @@ def newest_readable(paths: Sequence[Path]) -> Path | None:
         except UserError as error:
             damaged.append(str(error))
             continue
+        if not mend:
+            return path
         for problem in damaged:
             log.warning("%s; going on from the checkpoint before it, %s", problem, path.name)
         for other in paths[: paths.index(path)]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from sipo_pl import __version__
+from sipo_pl import __version__, ranks
 from sipo_pl.errors import Stopped, UsageError, UserError, nearest
 from sipo_pl.lifetime import die_with_parent
 from sipo_pl.stopping import ECHO, SIGNALS
@@ -59,9 +59,12 @@ def entry() -> None:
     """Run the console script."""
     if "LOCAL_RANK" in os.environ:  # one of several devices, started by the first or by a launcher
         die_with_parent()
+    is_child = ranks.is_child()
     code = main()
     for number in SIGNALS:  # the work is done, and the exit code says how
         signal.signal(number, signal.SIG_IGN)
+    if code != DONE and is_child:
+        ranks.end_first()
     sys.exit(code)
 
 
@@ -101,7 +104,7 @@ def _guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int
         log.error("sipo_pl %s: %s", command, error)
         return WRONG_USE if isinstance(error, UsageError) else FAILED
     except Stopped as stop:
-        if os.environ.get("LOCAL_RANK", "0") != "0":
+        if not ranks.is_first():
             return DONE  # the first device speaks; to a launcher another code would be a crash
         log.error("sipo_pl %s: %s; the same command goes on from here", command, stop)
         return RESUMABLE

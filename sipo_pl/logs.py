@@ -6,6 +6,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from sipo_pl import ranks
+
 LOG_VARIABLE = "SIPO_PL_LOG"  # file that the stages of a run append to
 
 
@@ -17,7 +19,11 @@ def set_up() -> None:
     log.setLevel(logging.DEBUG)
     log.propagate = False
     console = logging.StreamHandler(sys.stderr)
-    console.setLevel(logging.INFO)
+    if ranks.is_first():
+        console.setLevel(logging.INFO)
+    else:
+        console.setLevel(logging.WARNING)
+        console.setFormatter(logging.Formatter(f"[device {ranks.rank()}] %(message)s"))
     log.addHandler(console)
     if path := os.environ.get(LOG_VARIABLE):
         log_to(Path(path))

@@ -6,6 +6,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from sipo_pl import ranks
+
 log = logging.getLogger("sipo_pl")
 
 LINE_SECONDS = 10.0
@@ -28,7 +30,7 @@ class Progress:
         self._bar: Any = None
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty() and self.total:
+        if sys.stderr.isatty() and self.total and ranks.is_first():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar

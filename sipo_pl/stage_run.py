@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from sipo_pl.artifacts import CONFIG, Manifest, atomic_path, input_hash, lock, open_stage, read_jsonl
+from sipo_pl import ranks
+from sipo_pl.artifacts import CONFIG, Manifest, atomic_path, follow_stage, input_hash, lock, open_stage, read_jsonl
 from sipo_pl.callbacks.best import BestCheckpoint
 from sipo_pl.callbacks.cost import FitCost
 from sipo_pl.callbacks.even_validation import EvenValidation
 from sipo_pl.callbacks.nan_guard import NaNGuard
 from sipo_pl.callbacks.progress import FitProgress, PredictProgress
+from sipo_pl.callbacks.rank_watch import RankWatch
 from sipo_pl.callbacks.resume import ResumeCheckpoint
 from sipo_pl.callbacks.still_guard import StillGuard
 from sipo_pl.callbacks.writer import UnitWriter
@@ -33,6 +34,7 @@ from sipo_pl.modules.prediction import GenerationModule, PredictionModule
 from sipo_pl.policies.loading import tokenizer_hash, weights_hash
 from sipo_pl.recipe import Recipe
 from sipo_pl.stopping import Stopping
+from sipo_pl.zero import resume_path
 
 log = logging.getLogger("sipo_pl")
 
@@ -97,14 +99,15 @@ class StageRun:
         self.stage, self.recipe, self.model, self.data = stage, recipe, model, data
         self.folder = recipe.layout.stage(stage)
         self.stopping = Stopping(recipe.layout.run_dir)
-        if getattr(rank_zero_only, "rank", 0) == 0:
+        if ranks.is_first():
             held.enter_context(lock(self.folder))
         inputs = {**getattr(data, "inputs", {}), **model.inputs}
         hashes = {name: input_hash(path, command) for name, (path, command) in inputs.items()}
         hashes |= {name: weights_hash(base) for name, base in model.base_models.items()}
         hashes["tokenizer"] = tokenizer_hash(model.base_model)
         keys = {**result_keys(settings), "recipe": model.recipe_keys}
-        self.manifest: Manifest = open_stage(self.folder, stage, keys, hashes, seed=recipe.seed, overwrite=overwrite)
+        opening = open_stage if ranks.is_first() else follow_stage
+        self.manifest: Manifest = opening(self.folder, stage, keys, hashes, seed=recipe.seed, overwrite=overwrite)
 
     @property
     def complete(self) -> bool:
@@ -112,8 +115,9 @@ class StageRun:
 
     def write_config(self, text: str) -> None:
         """Write the stage's resolved config into its folder."""
-        with atomic_path(self.folder / CONFIG) as aside:
-            aside.write_text(text, encoding="utf-8")
+        if ranks.is_first():
+            with atomic_path(self.folder / CONFIG) as aside:
+                aside.write_text(text, encoding="utf-8")
 
     # fit
 
@@ -126,7 +130,8 @@ class StageRun:
         resume = ResumeCheckpoint(*self.resume_checkpoints, saving.save_every, self.stopping)
         guards = [NaNGuard(), *([StillGuard()] if isinstance(self.model, LoRAFit) else [])]
         self.cost = FitCost()
-        return [EvenValidation(saving.validations, at_end), *guards, self.cost, FitProgress(self.stage), best, resume]
+        shown = [RankWatch(), self.cost, FitProgress(self.stage)]
+        return [EvenValidation(saving.validations, at_end), *guards, *shown, best, resume]
 
     @property
     def resume_checkpoints(self) -> tuple[Path, Path]:
@@ -138,33 +143,42 @@ class StageRun:
     def best_checkpoint(self) -> Path:
         return self.folder / "checkpoints" / "best.ckpt"
 
-    def fit(self, trainer: Trainer, saving: Saving, **arguments: Any) -> None:
-        """Fit, resuming from the last checkpoint, then write what it made and mark the stage complete."""
+    def fit(self, trainer: Trainer, saving: Saving, restart_optimizer: bool = False, **arguments: Any) -> None:
+        """Fit, resuming from the last checkpoint, then write what it made and mark the stage complete.
+
+        Args:
+            trainer: runs the fit
+            saving: how it is saved
+            restart_optimizer: take weights and place in the fit from the checkpoint, and nothing of the optimizer
+            arguments: of the trainer's fit
+        """
         assert isinstance(self.model, Fit)
+        resume = newest_readable(self.resume_checkpoints, mend=ranks.is_first())
         if given := arguments.pop("ckpt_path", None):
-            read_checkpoint(Path(given))
-        resume = given or newest_readable(self.resume_checkpoints)
+            resume = Path(given)
         if resume:
+            resume = resume_path(resume, trainer.strategy, trainer.world_size, restart_optimizer)
+            if resume.is_file():
+                read_checkpoint(resume)
+            self.model.restart_from = resume if restart_optimizer else None
             log.info("%s: resuming from %s", self.stage, resume)
         with stoppable(trainer):
             trainer.fit(self.model, datamodule=self.data, ckpt_path=resume, weights_only=True, **arguments)
         if trainer.global_step != self.model.total_steps:
             raise UserError(f"{self.stage}: stopped at step {trainer.global_step} of {self.model.total_steps}")
+        state = trainer.strategy.lightning_module_state_dict()  # by all, which may each hold a part
         if not trainer.is_global_zero:
             return
         kept: dict[str, Any] = {"steps": trainer.global_step, "keep": saving.keep, **self.cost.counts}
         if saving.keep == "best":
-            kept |= self._load_best()
+            checkpoint = read_checkpoint(self.best_checkpoint)
+            state, kept["kept step"] = checkpoint["state_dict"], checkpoint["global_step"]
+        self.model.take_over(state)
         made = self.model.write(self.folder)
         kept |= {f"final {k}": round(float(v), 6) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         files = [path for folder in made for path in folder.iterdir()]
         self.manifest.finish(self.folder, files, **kept)
         log.info("%s: written to %s", self.stage, ", ".join(map(str, made)))
-
-    def _load_best(self) -> dict[str, Any]:
-        checkpoint = read_checkpoint(self.best_checkpoint)
-        self.model.load_state_dict(checkpoint["state_dict"], strict=False)
-        return {"kept step": checkpoint["global_step"]}
 
     # predict
 
@@ -173,26 +187,38 @@ class StageRun:
         assert isinstance(self.data, UnitData)
         assert isinstance(self.model, PredictionModule)
         self.total_units = self.data.plan(self.folder, self.model)
+        if not ranks.is_first():
+            return [RankWatch(), UnitWriter(self.data.stopping)]
         expected = [len(self.model.expected_ids(self.data.unit(index))) for index in range(self.total_units)]
         done = [unit_path(self.folder, index).exists() for index in range(self.total_units)]
         for index in (index for index, is_done in enumerate(done) if is_done):
             self._read_unit(index)  # else a torn one would be found after hours
         written = sum(rows for rows, is_done in zip(expected, done, strict=True) if is_done)
         log.info("%s: %d rows in %d units, %d rows already written", self.stage, sum(expected), len(done), written)
-        return [PredictProgress(self.stage, sum(expected), written), UnitWriter(self.data.stopping)]
+        progress = PredictProgress(self.stage, sum(expected), written)
+        return [RankWatch(), progress, UnitWriter(self.data.stopping)]
 
     def predict(self, trainer: Trainer, **arguments: Any) -> None:
         """Predict the units that are missing, check every id, and mark the stage complete."""
+        assert isinstance(self.data, UnitData)
         with stoppable(trainer):
             trainer.predict(self.model, datamodule=self.data, return_predictions=False, **arguments)
+            # here all devices meet, also those without a unit: a dead one would else go unnoticed
+            reason = self.data.stopping.reason
+            if trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
+                reason = reason or "another process"
         if trainer.is_global_zero:
-            self._finish_units()
+            self._finish_units(reason)
 
-    def _finish_units(self) -> None:
-        assert isinstance(self.data, UnitData)
+    def _finish_units(self, reason: str | None) -> None:
+        """Check every unit and mark the stage complete.
+
+        Args:
+            reason: what asked to stop, if anything did.
+        """
         assert isinstance(self.model, PredictionModule)
         missing = sum(not unit_path(self.folder, index).exists() for index in range(self.total_units))
-        if missing and (reason := self.data.stopping.reason):
+        if missing and reason:
             done = self.total_units - missing
             raise Stopped(f"stopped by {reason} after {done} of {self.total_units} units, which are written")
         rows, clean, marks = 0, 0, Counter[str]()
@@ -225,7 +251,11 @@ class StageRun:
 
 @contextmanager
 def stoppable(trainer: Trainer) -> Iterator[None]:
-    """Within the block, raise KeyboardInterrupt where the trainer, told to stop, would end the process by itself."""
+    """Within the block, raise KeyboardInterrupt where the trainer, told to stop, would end the process by itself.
+
+    Raises:
+        UserError: another device ended, or did not answer in time.
+    """
     try:
         yield
     except SIGTERMException:
@@ -233,6 +263,13 @@ def stoppable(trainer: Trainer) -> Iterator[None]:
     except SystemExit:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
+        raise
+    except RuntimeError as error:
+        if trainer.world_size > 1 and ranks.is_loss(error):
+            raise UserError(
+                "another device ended, or did not answer in time; what it said is above, or in its own log "
+                f"({str(error).splitlines()[0]})"
+            ) from error
         raise
 
 

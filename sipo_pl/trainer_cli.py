@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer, see
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from sipo_pl import logs
+from sipo_pl import logs, zero
 from sipo_pl.checkpoint_io import AtomicCheckpointIO
 from sipo_pl.components import import_class
 from sipo_pl.config_check import check_config_files, check_stage, parser_options
@@ -97,6 +97,8 @@ class StageCLI(LightningCLI):
             add_stop_after(parser)
         if self.stage.verb == "fit":
             parser.add_class_arguments(Saving, "saving")
+            help_text = "go on from the newest checkpoint's weights and place, with an optimizer that begins anew"
+            parser.add_argument("--restart_optimizer", action="store_true", help=help_text)
         if "objective" in self.stage.options:
             parser.add_argument("--objective", type=str, required=True, help="objective whose policy is trained")
             parser.link_arguments("objective", "model.objective")
@@ -143,6 +145,12 @@ class StageCLI(LightningCLI):
             raise UsageError(f"{self.folder_name} belongs to the run as a whole, not to round {self.recipe.round}")
         if not self.only_check and self.verb not in EVALUATION_VERBS and logs.LOG_VARIABLE not in os.environ:
             Stopping(self.recipe.layout.run_dir).begin(self.settings.stop_after)
+        if self.verb == "predict" and zero.is_zero(self.settings.trainer.strategy):
+            raise UsageError(
+                "trainer.strategy: no prediction under DeepSpeed, whose devices would wait for one another for ever "
+                "where their texts end at different lengths; --config strategies/ddp.yaml has a copy of the model on "
+                "each device, and --recipe.device_map auto spreads one that is too large over all"
+            )
         seed_everything(self.recipe.seed, verbose=False)
         # a link would do, but the parser makes the source of a link before the dataclasses inside it
         for kind in (LightningModule, LightningDataModule):
@@ -179,7 +187,8 @@ class StageCLI(LightningCLI):
     def fit(self, model: Any, datamodule: Any, **arguments: Any) -> None:
         """Fit the stage, or say that it is complete."""
         if not self._say_complete():
-            self.run.fit(self.trainer, self.config_init.fit.saving, **arguments)
+            restart = self.settings.restart_optimizer
+            self.run.fit(self.trainer, self.config_init.fit.saving, restart, **arguments)
 
     def predict(self, model: Any, datamodule: Any, **arguments: Any) -> None:
         """Predict the stage, or say that it is complete."""
@@ -209,6 +218,7 @@ def main(arguments: Sequence[str]) -> int:
         UsageError: anything that the parser refuses, in one line that names file and key.
     """
     logs.quiet_libraries()
+    zero.register()
     verb = arguments[0]
     stage_name = find_stage(verb, arguments[1:])
     with ExitStack() as held:

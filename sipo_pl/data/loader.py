@@ -49,6 +49,7 @@ class PairBatch(NamedTuple):
         longest: tokens of the longest row of the micro-batch
         signs: (P, N), float32, +1 where an objective prefers the chosen row, -1 the rejected one, 0 a tie
         scores: (2 P, N), float32, of the rows under every objective; None where the loss needs none
+        spare: the pairs count nothing, see `StepLoader`
     """
 
     pair_ids: list[str]
@@ -58,6 +59,7 @@ class PairBatch(NamedTuple):
     longest: int
     signs: Tensor
     scores: Tensor | None
+    spare: bool = False
 
     @property
     def row_ids(self) -> list[str]:

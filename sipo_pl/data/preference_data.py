@@ -76,7 +76,7 @@ class PreferenceData(LightningDataModule):
                 self._train_pairs(template), self.micro_batch_size, accumulate, self.recipe.round_seed, rank, world
             )
         self.loaders["validation"] = PairLoader(
-            self._validation_pairs(template), self.eval_batch_size, rank=rank, world_size=world
+            self._validation_pairs(template), self.eval_batch_size, world, rank=rank, world_size=world
         )
 
     def _train_pairs(self, template: PromptTemplate) -> list[TrainingPair]:

@@ -48,12 +48,14 @@ class ScoredBatch(NamedTuple):
         tokens: its rows
         scores: (rows, objectives), float32
         step_rows: rows of the whole optimizer step, over micro-batches and devices; the loss is their mean
+        spare: the rows count nothing, see `StepLoader`
     """
 
     row_ids: list[str]
     tokens: TokenBatch
     scores: Tensor
     step_rows: int
+    spare: bool = False
 
     @property
     def token_count(self) -> int:
@@ -106,7 +108,7 @@ class ScoredData(LightningDataModule):
             rows = self._texts("train")
             self.loaders["train"] = ScoredLoader(rows, self.micro_batch_size, accumulate, self.recipe.seed, rank, world)
         self.loaders["validation"] = ScoredLoader(
-            self._texts("validation"), self.eval_batch_size, rank=rank, world_size=world
+            self._texts("validation"), self.eval_batch_size, world, rank=rank, world_size=world
         )
 
     def _texts(self, split: str) -> list[ScoredText]:

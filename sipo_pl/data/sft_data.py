@@ -48,11 +48,13 @@ class SFTBatch(NamedTuple):
         row_ids: ids of its rows
         rows: its rows
         step_tokens: response tokens of the whole optimizer step, over micro-batches and devices; the loss is their mean
+        spare: the rows count nothing, see `StepLoader`
     """
 
     row_ids: list[str]
     rows: list[Encoded]
     step_tokens: int
+    spare: bool = False
 
     @property
     def token_count(self) -> int:
@@ -160,7 +162,7 @@ class SFTData(LightningDataModule):
             accumulate = trainer.accumulate_grad_batches if trainer else 1
             seed = self.recipe.seed
             self.loaders["train"] = SFTLoader(train, self.micro_batch_size, accumulate, seed, rank, world)
-        self.loaders["validation"] = SFTLoader(validation, self.eval_batch_size, rank=rank, world_size=world)
+        self.loaders["validation"] = SFTLoader(validation, self.eval_batch_size, world, rank=rank, world_size=world)
 
     def _examples(self) -> tuple[list[SFTExample], list[SFTExample]]:
         path = self.recipe.layout.sft_rows

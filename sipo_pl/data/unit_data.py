@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,6 +52,7 @@ class UnitData(LightningDataModule):
         super().__init__()
         self.recipe, self.unit_prompts = recipe, unit_prompts
         self.stopping = Stopping(recipe.layout.run_dir)
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # where there are fewer units than devices
         self.folder = Path()
         self._module: UnitModule
         self._chunks: list[list[dict[str, Any]]] = []
@@ -77,12 +79,44 @@ class UnitData(LightningDataModule):
         return Unit(index, self.folder, {name: read_jsonl(unit_path(path, index)) for name, path in folders.items()})
 
     def predict_dataloader(self) -> "UnitLoader":
-        """Return this device's share of the units that are not yet written."""
+        """Return this device's share of the units that are not yet written, long ones first."""
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         total = self.plan(self.folder, self._module)
         missing = [index for index in range(total) if not unit_path(self.folder, index).exists()]
-        return UnitLoader(self, missing[rank::world])
+        if trainer and world > 1:
+            # the first device knows: another one may look when the others have begun to write
+            missing = trainer.strategy.broadcast(missing)
+        return UnitLoader(self, shares([self._length(index) for index in missing], missing, world)[rank])
+
+    def _length(self, index: int) -> int:
+        """Return how long unit `index` is about, in characters or bytes."""
+        if self._module.prompts is not None:
+            return sum(len(str(row["prompt"])) for row in self._chunks[index])
+        folders = (self.recipe.layout.stage(name) for name in self._module.sources)
+        return sum(unit_path(folder, index).stat().st_size for folder in folders)
+
+
+def shares(lengths: Sequence[int], units: Sequence[int], devices: int) -> list[list[int]]:
+    """Share units out to devices, long ones first, each to the device that has least.
+
+    Args:
+        lengths: of each unit.
+        units: their numbers.
+        devices: how many there are; one alone takes the units in their order.
+
+    Returns:
+        The units of each device.
+    """
+    if devices == 1:
+        return [list(units)]
+    found: list[list[int]] = [[] for _ in range(devices)]
+    load = [(0, device) for device in range(devices)]
+    for length, unit in sorted(zip(lengths, units, strict=True), key=lambda one: (-one[0], one[1])):
+        least, device = heappop(load)
+        found[device].append(unit)
+        heappush(load, (least + length, device))
+    return found
 
 
 class UnitLoader:

@@ -26,6 +26,7 @@ from sipo_pl.policies.packed import pack, packed_length, packed_logps
 from sipo_pl.policies.packed_attention import NAME as PACKED
 from sipo_pl.recipe import Recipe
 from sipo_pl.seeds import seed_of
+from sipo_pl.zero import is_divided, trained_state
 
 
 @dataclass
@@ -103,6 +104,13 @@ class LoRAFit(Fit):
         if self.recipe.compile and torch.cuda.is_available():
             compile_layers(model)
         self.model = model
+        if self.restart_from:
+            self.take_over(trained_state(self.restart_from))
+
+    @property
+    def is_sharded(self) -> bool:
+        """Return whether each device holds a part of the weights alone, as under ZeRO-3."""
+        return is_divided(self.parameters())
 
     def packed_logps(self, groups: Sequence[Sequence[Encoded]]) -> list[Tensor]:
         """Return log pi_k(response | prompt) of the rows of each adapter, (rows,) each, float32, in one forward."""
@@ -112,7 +120,7 @@ class LoRAFit(Fit):
 
     def budget(self) -> int | None:
         """Return the tokens of one forward; None where all of a micro-batch must be in one."""
-        if any(not parameter.numel() for parameter in self.parameters()):
+        if self.is_sharded:
             return None  # ZeRO-3 knows gradients of one backward pass alone
         return self.forwards.batch_tokens or tokens_at_once(self.stack.model, self.forwards.checkpointing)
 
@@ -146,6 +154,25 @@ class LoRAFit(Fit):
         """Seed the dropout by epoch and rows, so that a fit that was resumed drops the same."""
         if self.lora.dropout:
             torch.manual_seed(seed_of(self.recipe.seed, f"dropout {self.current_epoch} {batch.row_ids}"))
+
+    def take_over(self, state: Mapping[str, Tensor]) -> None:
+        """Make trained ranks, by their names in checkpoints, those of the module, whole where it was divided.
+
+        Raises:
+            UserError: a tensor is missing, or has another shape than the base model's layer and the rank ask for.
+        """
+        if not self.is_sharded:
+            super().take_over(state)
+            return
+        for layer_name, layer in self.stack.layers.items():
+            (prefix,) = (name for name, module in self.named_modules() if module is layer)
+            shapes = {"A": (1, self.lora.r, layer.base.in_features), "B": (1, layer.base.out_features, self.lora.r)}
+            for matrix, shape in shapes.items() if layer.ranks else ():
+                value = state.get(f"{prefix}.lora_{matrix}")
+                if value is None or tuple(value.shape) != shape:
+                    found = "nothing" if value is None else f"shape {tuple(value.shape)}"
+                    raise UserError(f"lora_{matrix} of {layer_name}: expected shape {shape}, found {found}")
+                setattr(layer, f"lora_{matrix}", torch.nn.Parameter(value))
 
     def adapter(self) -> Factors:
         """Return the trained policy as one adapter on the base model; it holds the frozen ranks too."""

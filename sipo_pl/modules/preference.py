@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sipo_pl.artifacts import file_hash
-from sipo_pl.data.loader import FrozenValues, PairBatch, RowKey
+from sipo_pl.data.loader import FrozenValues, PairBatch, RowKey, row_key
 from sipo_pl.data.preference_data import PreferenceData
 from sipo_pl.data.templates import Encoded
 from sipo_pl.divergences import recipe_divergence
@@ -24,7 +24,7 @@ from sipo_pl.policies.adapters import WEIGHTS_FILE, check_fit, read_adapter
 from sipo_pl.policies.forwards import forwards_of
 from sipo_pl.policies.loading import weights_hash
 from sipo_pl.policies.policies import BASE, policy_input
-from sipo_pl.policies.reference import ReferenceCache, reference_logps
+from sipo_pl.policies.reference import Devices, ReferenceCache, reference_logps
 from sipo_pl.progress import Progress
 from sipo_pl.recipe import Component, Recipe
 
@@ -136,13 +136,20 @@ class PreferenceModule(LoRAFit):
             "merged": self.recipe.compat.merged_reference,
         }
         cache = ReferenceCache(self.recipe.layout.cache / "reference", identity)
-        mine = rows[self.global_rank :: self.trainer.world_size]
-        missing = len(mine) - len(cache.lookup(mine))
+        strategy, world = self.trainer.strategy, self.trainer.world_size
+        missing = len(rows) - len(cache.lookup(rows))
         log.info("log-probabilities under %s: %d texts, %d to compute", adapter or "the base", len(rows), missing)
+        devices = Devices(self.global_rank, world, self.is_sharded, strategy.barrier)
         with Progress(f"reference-{self.objective.name}", missing, "rows") as progress:
-            reference_logps(cache, self.stack, mine, self.reference_batch_rows, progress.advance)
-        self.trainer.strategy.barrier()
-        return cache.lookup(rows)
+
+            def advance(count: int) -> None:
+                progress.advance(min(count * world, missing - progress.done))
+
+            reference_logps(cache, self.stack, rows, self.reference_batch_rows, advance, devices)
+        found = cache.lookup(rows)
+        if lost := len({row_key(row) for row in rows} - set(found)):
+            raise UserError(f"{cache.folder}: {lost} rows of other devices are not there; do all share the run folder?")
+        return found
 
     def _check_start(self) -> None:
         """Raise UserError unless the untrained policy is the reference, on the first micro-batch."""
@@ -171,7 +178,7 @@ class PreferenceModule(LoRAFit):
         return PairLogps(*whole, lengths, batch.signs, *scores)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        return self._step(batch, "") * self.share(batch)
+        return self._step(batch, "") * self.share_of_step(batch, batch.step_pairs)
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
         self._step(batch, "val/")
@@ -193,24 +200,14 @@ class PreferenceModule(LoRAFit):
         self.report(metrics, batch, prefix)
         return total
 
-    def share(self, batch: PairBatch) -> float:
-        """Return what a micro-batch's summed loss is multiplied by to be its part in the mean over the step's pairs."""
-        # the trainer divides by its accumulation and averages over devices
-        return self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.step_pairs
-
     def parts(self, batch: PairBatch) -> list[PairBatch]:
         """Return the pairs of each forward of a micro-batch."""
         return [batch.take(indices) for indices in forwards_of(batch.pairs, self.budget())]
 
     def report(self, metrics: Sequence[dict[str, Tensor]], batch: PairBatch, prefix: str) -> None:
-        """Log the means over a micro-batch of what `pair_metrics` returned of its forwards, under prefixed names."""
-        self.log_dict(
-            {prefix + name: torch.cat([one[name] for one in metrics]).mean() for name in metrics[0]},
-            batch_size=len(batch.pair_ids),
-            on_step=not prefix,
-            on_epoch=bool(prefix),
-            sync_dist=bool(prefix),
-        )
+        """Log the means of what `pair_metrics` returned of its forwards, under prefixed names."""
+        sums = {name: torch.cat([one[name] for one in metrics]).sum() for name in metrics[0]}
+        self.log_means(sums, len(batch.pair_ids), batch, prefix)
 
 
 def pair_metrics(logps: PairLogps, output: LossOutput) -> dict[str, Tensor]:

@@ -48,7 +48,7 @@ class RACOAlignment(WeightedAlignment):
             total += output.losses.detach().sum()
             self._add_gradients(self.loss.by_objective(logps, self.context).sum(dim=0) / batch.step_pairs)
         self.report(metrics, batch, "")
-        return total * self.share(batch)
+        return total * self.share_of_step(batch, batch.step_pairs)
 
     def _add_gradients(self, losses: Tensor) -> None:
         """Add each objective's gradient to its own sum.

@@ -96,16 +96,17 @@ class RewardModel(Fit):
 
     def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
         errors = self._errors(batch)[1].mean(dim=1)
-        self.log("loss", errors.mean().detach())
-        # the trainer divides by its accumulation and averages over devices; the mean is over the step's rows
-        return errors.sum() * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.step_rows)
+        self.log_means({"loss": errors.sum()}, len(errors), batch, "")
+        return errors.sum() * self.share_of_step(batch, batch.step_rows)
 
     def validation_step(self, batch: ScoredBatch, batch_idx: int) -> None:
         outputs, errors = self._errors(batch)
-        self.correlation.update(outputs, batch.scores)
-        self.log("val/loss", errors.mean(), batch_size=len(outputs), on_epoch=True, sync_dist=True)
+        if not batch.spare:
+            self.correlation.update(outputs, batch.scores)
+        self.log_means({"loss": errors.mean(dim=1).sum()}, len(outputs), batch, "val/")
 
     def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
         found = self.correlation.compute().reshape(-1)
         self.correlation.reset()
         for name, value in zip(self.recipe.objective_names, found, strict=True):

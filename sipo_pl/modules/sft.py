@@ -57,10 +57,7 @@ class SFT(LoRAFit):
         return -self.packed_logps([rows])[0]
 
     def training_step(self, batch: SFTBatch, batch_idx: int) -> Tensor:
-        # the trainer divides by its accumulation and averages over devices; the mean is over the step's tokens
-        return self._step(batch, "") * (
-            self.trainer.accumulate_grad_batches * self.trainer.world_size / batch.step_tokens
-        )
+        return self._step(batch, "") * self.share_of_step(batch, batch.step_tokens)
 
     def validation_step(self, batch: SFTBatch, batch_idx: int) -> None:
         self._step(batch, "val/")
@@ -78,11 +75,7 @@ class SFT(LoRAFit):
         forwards = forwards_of([[row] for row in batch.rows], self.budget())
         total = self.summed_over([partial(loss_of, indices) for indices in forwards])
         tokens = sum(row.response_length for row in batch.rows)
-        # weighted by tokens, so that the loss of a validation is the mean over all of its tokens
-        mean = total.detach() / tokens
-        self.log(
-            f"{prefix}loss", mean, batch_size=tokens, on_step=not prefix, on_epoch=bool(prefix), sync_dist=bool(prefix)
-        )
+        self.log_means({"loss": total}, tokens, batch, prefix)
         return total
 
     def write(self, folder: Path) -> list[Path]:

@@ -71,7 +71,7 @@ def load_base(base_model: str, dtype: Literal["float32", "bfloat16"]) -> PreTrai
     model.generation_config = GenerationConfig()
     model.requires_grad_(False)
     model.eval()
-    if all(parameter.numel() for parameter in model.parameters()):  # ZeRO-3 spreads them as they are read
+    if not any(hasattr(parameter, "ds_id") for parameter in model.parameters()):  # ZeRO-3 divides them as they are read
         check_logits(model)
         check_paths(model)
     return model

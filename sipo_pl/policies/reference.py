@@ -6,6 +6,7 @@ border between prompt and response. So another template, base, dtype or adapter 
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -17,6 +18,22 @@ from sipo_pl.policies.lora import LoRAStack
 from sipo_pl.policies.shared_prompts import shared_prompt_logps
 
 SHARD_BATCHES = 8  # batches that a crash may cost
+
+
+class Devices(NamedTuple):
+    """Devices that compute together.
+
+    Args:
+        rank: index of this one
+        world_size: how many
+        in_step: every forward is common to all of them, as where each holds a part of the weights
+        wait: returns when all have called it
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    in_step: bool = False
+    wait: Callable[[], None] = lambda: None
 
 
 class ReferenceCache:
@@ -52,8 +69,11 @@ def reference_logps(
     rows: Sequence[Encoded],
     batch_rows: int,
     on_rows: Callable[[int], None] = lambda count: None,
+    devices: Devices = Devices(),  # noqa: B008 (never changed)
 ) -> None:
     """Compute and store the log-probabilities of all `rows` that the cache does not hold, rows of a prompt together.
+
+    A forward takes the same rows on any number of devices.
 
     Args:
         cache: where they go.
@@ -61,16 +81,30 @@ def reference_logps(
         rows: prompts with responses.
         batch_rows: rows in one forward.
         on_rows: told the number of rows done, for progress.
+        devices: which share the forwards out among them.
     """
     cached = cache.lookup(rows)
     missing = {row_key(row): row for row in rows if row_key(row) not in cached}
     todo = sorted(missing.values(), key=lambda row: (row.input_ids[: row.prompt_length], -row.response_length))
-    shard_rows, forward = batch_rows * SHARD_BATCHES, GroupedForward([stack.model], [0])
-    for start in range(0, len(todo), shard_rows):
-        shard = todo[start : start + shard_rows]
-        logps: list[float] = []
-        for first in range(0, len(shard), batch_rows):
-            with torch.inference_mode(), stack.reference():
-                logps += shared_prompt_logps(forward, shard[first : first + batch_rows])[0].tolist()
-            on_rows(len(logps) - first)
-        cache.store(shard, logps)
+    devices.wait()  # until all know what is missing: what is stored from now on would change it
+    batches = [todo[start : start + batch_rows] for start in range(0, len(todo), batch_rows)]
+    mine = batches[devices.rank :: devices.world_size]
+    forward = GroupedForward([stack.model], [0])
+
+    def compute(batch: Sequence[Encoded]) -> list[float]:
+        # weights that are gathered in inference mode could not be trained through
+        without_gradients = torch.no_grad() if devices.in_step else torch.inference_mode()
+        with without_gradients, stack.reference():
+            logps: list[float] = shared_prompt_logps(forward, batch)[0].tolist()
+        return logps
+
+    for start in range(0, len(mine), SHARD_BATCHES):
+        done: list[float] = []
+        shard = mine[start : start + SHARD_BATCHES]
+        for batch in shard:
+            done += compute(batch)
+            on_rows(len(batch))
+        cache.store([row for batch in shard for row in batch], done)
+    if devices.in_step and len(mine) * devices.world_size < len(batches):
+        compute(batches[0])  # the others have one more, in which this one has a part
+    devices.wait()

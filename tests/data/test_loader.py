@@ -40,7 +40,7 @@ sizes = given(count=st.integers(1, 23), micro=st.integers(1, 4), accumulate=st.i
 def test_an_epoch_holds_every_pair_once_over_all_devices(count: int, micro: int, accumulate: int, world: int) -> None:
     loaders = [loader(count, micro, accumulate, rank=rank, world=world) for rank in range(world)]
     batches = [list(one) for one in loaders]
-    seen = Counter(name for rank in batches for batch in rank for name in batch.pair_ids)
+    seen = Counter(name for rank in batches for batch in rank if not batch.spare for name in batch.pair_ids)
     assert seen == Counter(f"p{index}" for index in range(count))
     assert [len(one) for one in loaders] == [len(rank) for rank in batches]
 
@@ -51,12 +51,15 @@ def test_the_micro_batches_of_a_step_say_how_many_pairs_it_has(
 ) -> None:
     loaders = [loader(count, micro, accumulate, rank=rank, world=world) for rank in range(world)]
     batches = [list(one) for one in loaders]
-    size = micro * accumulate * world
+    size = micro * accumulate
     steps = loaders[0].steps_per_epoch
     assert steps == -(-count // size)
     for step in range(steps):
-        window = [batch for rank in batches for batch in rank[step * accumulate : (step + 1) * accumulate]]
-        pairs = sum(len(batch.pair_ids) for batch in window)
+        each = loaders[0].micro_batches
+        windows = [rank[step * each : (step + 1) * each] for rank in batches]
+        assert len({len(one) for one in windows}) == 1
+        window = [batch for one in windows for batch in one]
+        pairs = sum(len(batch.pair_ids) for batch in window if not batch.spare)
         assert {batch.step_pairs for batch in window} == {pairs}
         assert pairs == (size if step < steps - 1 else count - size * (steps - 1))
 
@@ -141,7 +144,7 @@ def test_a_new_process_goes_on_with_exactly_the_rows_that_were_left(
     whole = ids(list(old))
     done = min(done, len(old) - 1)
     take(old, done)
-    new.load_state_dict(old.state_dict() if done else {"position": 0})
+    new.load_state_dict(old.state_dict() if done else {"rows": 0})
     new.set_epoch(epoch)
     assert ids(list(new)) == whole[done:]
     assert ids(list(new)) == whole  # the next epoch is whole again
@@ -166,3 +169,41 @@ def test_a_resumed_process_saves_its_own_position() -> None:
     assert ids(take(second, 2)) == whole[3:5]
     third.load_state_dict(second.state_dict())
     assert ids(list(third)) == whole[5:]
+
+
+# devices
+
+
+@sizes
+def test_steps_have_the_same_rows_on_any_number_of_devices(count: int, micro: int, accumulate: int, world: int) -> None:
+    alone = loader(count, micro, accumulate)
+    many = [loader(count, micro, accumulate, rank=rank, world=world) for rank in range(world)]
+
+    def steps(made: PairLoader) -> list[set[str]]:
+        batches = [set() if batch.spare else set(batch.pair_ids) for batch in made]
+        windows = range(0, len(batches), made.micro_batches)
+        return [set().union(*batches[start : start + made.micro_batches]) for start in windows]
+
+    assert [set().union(*parts) for parts in zip(*map(steps, many), strict=True)] == steps(alone)
+
+
+@given(count=st.integers(2, 23), old=st.integers(1, 3), new=st.integers(1, 3), done=st.integers(0, 5))
+def test_a_checkpoint_of_some_devices_goes_on_with_others(count: int, old: int, new: int, done: int) -> None:
+    size = {"micro": 1, "accumulate": 3}
+    whole = loader(count, **size)
+    done = min(done, whole.steps_per_epoch - 1)
+    first = loader(count, **size, world=old)
+    take(first, done * first.micro_batches)
+    left: set[str] = set()
+    for rank in range(new):
+        second = loader(count, **size, rank=rank, world=new)
+        second.load_state_dict(first.state_dict())
+        left |= {name for batch in second if not batch.spare for name in batch.pair_ids}
+    assert left == {name for batch in list(whole)[3 * done :] for name in batch.pair_ids}
+
+
+def test_steps_may_be_filled_up_with_spare_micro_batches() -> None:
+    made = loader(5, accumulate=3, seed=None)
+    made.fills_steps = True
+    assert [batch.spare for batch in made] == [False] * 5 + [True]
+    assert {batch.step_pairs for batch in list(made)[3:]} == {2}

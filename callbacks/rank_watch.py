@@ -1,0 +1,12 @@
+"""Ends a command on several devices when one of them fails."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from sipo_pl import ranks
+
+
+class RankWatch(Callback):
+    """Watches the processes that the trainer started for its other devices."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        ranks.watch(getattr(trainer.strategy.launcher, "procs", ()))

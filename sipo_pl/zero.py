@@ -1,0 +1,158 @@
+"""DeepSpeed's ZeRO as fits of adapters need it: a start at the reference, small checkpoints, whole adapters out."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, StrategyRegistry
+from torch import Tensor
+from torch.nn import Parameter
+
+from sipo_pl.artifacts import remove
+from sipo_pl.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from sipo_pl.errors import UsageError
+
+WHOLE = "whole.ckpt"  # within a checkpoint: what does not depend on the number of devices, as a plain checkpoint
+DEVICES = "devices"  # key of the number that wrote it
+
+_REGISTERED: dict[str, dict[str, Any]] = {
+    "deepspeed_stage_2": {"stage": 2},
+    "deepspeed_stage_2_offload": {"stage": 2, "offload_optimizer": True},
+    "deepspeed_stage_3": {"stage": 3},
+    "deepspeed_stage_3_offload": {"stage": 3, "offload_optimizer": True, "offload_parameters": True},
+}
+
+
+class ZeRO(DeepSpeedStrategy):
+    """Divides optimizer states, gradients and, with stage 3, the base's weights over the devices.
+
+    A checkpoint is a folder of what each device holds, written aside and renamed, with the ranks in training and the
+    place in the fit beside it as one plain file, which a fit on another number of devices can start from. A checkpoint
+    of weights alone is such a file by itself.
+
+    Args:
+        options: those of Lightning's strategy
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"exclude_frozen_parameters": True, **options})
+
+    @contextlib.contextmanager
+    def model_sharded_context(self) -> Iterator[None]:
+        """Let transformers divide the base's weights as it reads them, and leave what is made beside them whole.
+
+        Within DeepSpeed's own context a new B would be divided before it is set to zero, and the fit would not start at
+        its reference; it is divided when the engine is made.
+        """
+        self._init_config_if_needed()
+        if not self.zero_stage_3:
+            yield
+            return
+        from transformers.integrations import HfDeepSpeedConfig
+
+        kept = HfDeepSpeedConfig(self.config)  # counts as long as it exists
+        yield
+        del kept
+
+    def setup(self, trainer: Trainer) -> None:
+        super().setup(trainer)
+        head = getattr(getattr(trainer.lightning_module, "stack", None), "model", None)
+        if self.zero_stage_3 and head is not None and self.optimizers:
+            # it is asked for chunk by chunk, by each device as often as its own rows need
+            for parameter in head.get_output_embeddings().parameters():
+                parameter.ds_persist = True
+                optimizer: Any = self.optimizers[0]  # DeepSpeed's own
+                optimizer.persistent_parameters.append(parameter)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return what is trained, whole, on the CPU of every device."""
+        assert self.lightning_module is not None
+        with gathered(self.lightning_module.parameters()):
+            state = super().lightning_module_state_dict()
+            return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+        path = Path(self.broadcast(filepath))
+        io = AtomicCheckpointIO()
+        if "optimizer_states" not in checkpoint:
+            if self.is_global_zero:
+                io.save_checkpoint(checkpoint, path)
+            self.barrier()
+            return
+        aside = path.with_name(f".{path.name}.aside")
+        if self.is_global_zero:
+            remove(aside)
+        self.barrier()
+        super().save_checkpoint(checkpoint, aside)
+        self.barrier()
+        if self.is_global_zero:
+            io.save_checkpoint({**checkpoint, "optimizer_states": [], DEVICES: self.world_size}, aside / WHOLE)
+            remove(path)
+            aside.replace(path)
+        self.barrier()
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        path = Path(checkpoint_path)
+        # the module has taken over the weights of a plain file
+        return read_checkpoint(path) if path.is_file() else super().load_checkpoint(path, weights_only)
+
+
+def register() -> None:
+    """Let the trainer's names of DeepSpeed's stages 2 and 3 mean `ZeRO`."""
+    for name, options in _REGISTERED.items():
+        StrategyRegistry.register(name, ZeRO, override=True, description="ZeRO for fits of adapters", **options)
+
+
+def is_zero(strategy: object) -> bool:
+    """Return whether a strategy, or the name or the class path of one, is DeepSpeed's."""
+    if isinstance(strategy, DeepSpeedStrategy):
+        return True
+    name = getattr(strategy, "class_path", strategy)
+    return isinstance(name, str) and ("deepspeed" in name.lower() or name.rpartition(".")[2] == ZeRO.__name__)
+
+
+def is_divided(parameters: Iterable[Parameter]) -> bool:
+    """Return whether each device holds a part of the parameters alone."""
+    return any(hasattr(parameter, "ds_id") for parameter in parameters)
+
+
+def gathered(parameters: Iterable[Parameter]) -> contextlib.AbstractContextManager[Any]:
+    """Within the block, which all devices enter, those of the parameters that are trained are whole."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not is_divided(trained):
+        return contextlib.nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(trained)
+
+
+def resume_path(checkpoint: Path, strategy: object, devices: int, restart_optimizer: bool) -> Path:
+    """Return what a fit goes on from: the checkpoint, or the plain file in it where its optimizer begins anew.
+
+    Args:
+        checkpoint: file, or folder that `ZeRO` wrote.
+        strategy: of the trainer.
+        devices: how many there are.
+        restart_optimizer: keep the weights and the place in the fit, and nothing of the optimizer.
+
+    Raises:
+        UsageError: the optimizer's state is divided in another way, and is to be kept.
+    """
+    divided = checkpoint.is_dir()
+    if restart_optimizer:
+        return checkpoint / WHOLE if divided else checkpoint
+    way = "--restart_optimizer goes on from its adapter, with an optimizer that begins anew"
+    if divided != is_zero(strategy):
+        made = "with" if divided else "without"
+        raise UsageError(f"{checkpoint} was made {made} DeepSpeed, which divides the optimizer's state; {way}")
+    if divided and (before := read_checkpoint(checkpoint / WHOLE)[DEVICES]) != devices:
+        raise UsageError(f"{checkpoint} was made on {before} devices, found {devices}; use as many, or {way}")
+    return checkpoint
+
+
+def trained_state(checkpoint: Path) -> Mapping[str, Tensor]:
+    """Return what was trained, by name, of a plain checkpoint file."""
+    state: Mapping[str, Tensor] = read_checkpoint(checkpoint)["state_dict"]
+    return state

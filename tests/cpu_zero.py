@@ -1,0 +1,32 @@
+"""`ZeRO` on CPU processes over gloo, for tests alone: Lightning's own code, less its check for a GPU."""
+
+import torch
+from lightning.fabric.utilities.seed import reset_seed
+from lightning.pytorch.strategies import DDPStrategy
+
+from sipo_pl.zero import ZeRO
+
+
+class CPUZeRO(ZeRO):
+    """Divides even the smallest parameters, as none is kept whole for being small.
+
+    Args:
+        stage: 2 or 3
+    """
+
+    def __init__(self, stage: int = 2, **options: object) -> None:
+        divided = {"stage": stage, "stage3_param_persistence_threshold": 0}
+        config = {"zero_optimization": divided, "zero_allow_untested_optimizer": True}
+        super().__init__(config={**config, "zero_force_ds_cpu_optimizer": False}, **options)
+
+    def setup_environment(self) -> None:
+        DDPStrategy.setup_environment(self)
+
+    def setup_distributed(self) -> None:
+        reset_seed()
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+    @property
+    def root_device(self) -> torch.device:
+        return torch.device("cpu", self.local_rank)  # DeepSpeed asks for its index
