@@ -6,13 +6,14 @@ On a GPU: python -m benchmarks.train --shape 7b --pairs 64 --step_pairs 2 16 --t
 
 import argparse
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from benchmarks import options
 from benchmarks.dpo_peers import LEARNING_RATE, Pair, Released, TRLOptions, trl_seconds
@@ -24,9 +25,9 @@ from benchmarks.texts import random_rows
 from sipo_pl.data.templates import Encoded
 from sipo_pl.losses import dpo_loss
 from sipo_pl.policies.attention import attend_along
-from sipo_pl.policies.carried import summed_over
 from sipo_pl.policies.compiled import compile_layers
 from sipo_pl.policies.forwards import forwards_of, tokens_at_once
+from sipo_pl.policies.joined import Forward, joined_sums, twin
 from sipo_pl.policies.lora import LoRAStack
 from sipo_pl.policies.packed import pack, packed_logps
 from sipo_pl.policies.packed_attention import NAME
@@ -49,52 +50,50 @@ class Ours:
     """The project's training step over adapters of one base.
 
     Args:
-        setting: the model.
-        adapters: how many train at once.
+        model: the base.
+        setting: what it runs on.
+        adapters: how many there are.
         args: token budget and compilation.
     """
 
-    def __init__(self, setting: Setting, adapters: int, args: argparse.Namespace) -> None:
-        self.device = setting.device
-        self.stack = LoRAStack(load_model(setting), TARGETS)
-        self.stack.train_ranks(setting.rank, setting.rank, seed=0, adapters=adapters)
-        if args.compile:
-            compile_layers(self.stack.model)
-        self.budget = args.batch_tokens or tokens_at_once(self.stack.model, checkpointing=False)
-        self.trained = [one for one in self.stack.model.parameters() if one.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=LEARNING_RATE, fused=True)
+    def __init__(self, model: PreTrainedModel, setting: Setting, adapters: int, args: argparse.Namespace) -> None:
+        self.device, self.budget = setting.device, args.batch_tokens
+        self.stacks = [LoRAStack(twin(model), TARGETS) for _ in range(adapters)]
+        for stack in self.stacks:
+            stack.train_ranks(setting.rank, setting.rank, seed=0)
+            if args.compile:
+                compile_layers(stack.model)
+        self.optimizers = [torch.optim.AdamW(stack.trained, lr=LEARNING_RATE, fused=True) for stack in self.stacks]
 
-    def step(self, pairs: Sequence[Pair], reference: dict[int, Tensor], adapters: Sequence[int]) -> float:
-        """Train each of `adapters` on the pairs; return the sum of their mean losses."""
-        forwards = forwards_of(pairs, self.budget)
-        total = summed_over([partial(self._loss, pairs, one, reference, adapters) for one in forwards], self.trained)
-        (total / len(pairs)).backward()
-        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return float(total.detach()) / len(pairs)
+    def step(self, batches: Mapping[int, Sequence[Pair]], reference: dict[int, Tensor]) -> None:
+        """Train adapters, each on the pairs that it is given, in one pass."""
+        stacks = [self.stacks[k] for k in batches]
+        budget = (self.budget or tokens_at_once(stacks[0].model, checkpointing=False)) // len(batches)
+        sums = joined_sums(stacks, [self._forwards(pairs, reference, budget) for pairs in batches.values()])
+        for k, total in zip(batches, sums, strict=True):
+            (total / len(batches[k])).backward()
+            torch.nn.utils.clip_grad_norm_(self.stacks[k].trained, 1.0)
+            self.optimizers[k].step()
+            self.optimizers[k].zero_grad()
 
-    def _loss(
-        self, pairs: Sequence[Pair], indices: Sequence[int], reference: dict[int, Tensor], adapters: Sequence[int]
-    ) -> Tensor:
-        chosen = [pairs[index] for index in indices]
-        known = torch.stack([reference[id(pair)] for pair in chosen], dim=1)
-        losses = []
-        with self.stack.training(adapters):
-            for logps in self.logps([chosen] * len(adapters)):
-                losses.append(dpo_loss(*logps.chunk(2), *known, beta=BETA).losses.sum())
-        return torch.stack(losses).sum()
+    def _forwards(self, pairs: Sequence[Pair], reference: dict[int, Tensor], budget: int) -> list[Forward]:
+        parts = [[pairs[index] for index in part] for part in forwards_of(pairs, budget)]
+        return [Forward(_rows(part), partial(self._loss, part, reference)) for part in parts]
 
-    def logps(self, groups: Sequence[Sequence[Pair]]) -> list[Tensor]:
-        """Return the log-probabilities of pairs, chosen rows first, of each adapter."""
-        rows = [[row for side in zip(*pairs, strict=True) for row in side] for pairs in groups]
-        with attend_along(self.stack.model, NAME):
-            return packed_logps(self.stack.model, pack(rows).to(self.device))
+    def _loss(self, pairs: Sequence[Pair], reference: dict[int, Tensor], logps: Tensor) -> Tensor:
+        known = torch.stack([reference[id(pair)] for pair in pairs], dim=1)
+        return dpo_loss(*logps.chunk(2), *known, beta=BETA).losses.sum()
 
     def reference(self, pairs: Sequence[Pair]) -> dict[int, Tensor]:
         """Return the log-probabilities of each pair under the base, as the cache on disk holds them."""
-        with torch.no_grad(), self.stack.reference():
-            return {id(pair): self.logps([[pair]])[0] for pair in pairs}
+        stack = self.stacks[0]
+        with torch.no_grad(), stack.reference(), attend_along(stack.model, NAME):
+            return {id(one): packed_logps(stack.model, pack([one]).to(self.device))[0] for one in pairs}
+
+
+def _rows(pairs: Sequence[Pair]) -> list[Encoded]:
+    """Return the rows of pairs, chosen ones first."""
+    return [row for side in zip(*pairs, strict=True) for row in side]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,12 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     found: list[dict[str, Any]] = []
     for size in args.step_pairs:
         name = f"ours, {size} pairs a step"
-        with _measured(found, name, setting.device):
-            ours = Ours(setting, 1, args)
-            reference = ours.reference(pairs)
-            seconds = _steps(ours, pairs, size, reference, [[0]])
+        with measured(found, name, setting.device):
+            ours = Ours(load_model(setting), setting, 1, args)
+            seconds = _steps(ours, pairs, size, [[0]])
             found.append({"way": name, "pairs measured": len(pairs) - size, "pairs/s": 1 / seconds})
-            work = training_operations(ours.stack.model, pairs)
+            work = training_operations(ours.stacks[0].model, pairs)
             rate = matmul_rate(setting.device, setting.dtype)
             found[-1]["share of the matmul rate"] = work / len(pairs) / seconds / rate
         del ours
@@ -132,27 +130,29 @@ def _pairs(args: argparse.Namespace, vocabulary: int) -> list[Pair]:
     return list(zip(rows[::2], rows[1::2], strict=True))
 
 
-def _steps(
-    ours: Ours, pairs: Sequence[Pair], size: int, reference: dict[int, Tensor], passes: Sequence[Sequence[int]]
-) -> float:
-    """Train on all pairs, each pass of adapters for itself; return the seconds of a pair after the first step."""
-    for adapters in passes:
-        ours.step(pairs[:size], reference, adapters)
-    rest = [pairs[start : start + size] for start in range(size, len(pairs), size)]
-    seconds = sum(
-        clock(partial(ours.step, step, reference, adapters), ours.device) for step in rest for adapters in passes
-    )
-    return seconds / (len(pairs) - size)
+def _steps(ours: Ours, pairs: Sequence[Pair], size: int, passes: Sequence[Sequence[int]]) -> float:
+    """Train on all pairs, each pass of adapters for itself; return the seconds of a pair after the first step.
+
+    Each adapter has an order of its own, as each objective has pairs of its own.
+    """
+    reference = ours.reference(pairs)
+    starts = range(0, len(pairs), size)
+    orders = [[*starts[k:], *starts[:k]] for k in range(len(ours.stacks))]
+    seconds = []
+    for number in range(len(starts)):
+        for adapters in passes:
+            batches = {k: pairs[orders[k][number] : orders[k][number] + size] for k in adapters}
+            seconds.append(clock(partial(ours.step, batches, reference), ours.device))
+    return sum(seconds[len(passes) :]) / (len(pairs) - size)
 
 
 def _two_adapters(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """Compare two adapters in one pass with one after another, pairs of both counted once."""
     size, found = args.step_pairs[0], []
-    ours = Ours(setting, 2, args)
-    reference = ours.reference(pairs)
+    ours = Ours(load_model(setting), setting, 2, args)
     for name, passes in (("2 adapters, one by one", [[0], [1]]), ("2 adapters together", [[0, 1]])):
-        with _measured(found, name, setting.device):
-            seconds = _steps(ours, pairs, size, reference, passes)
+        with measured(found, name, setting.device):
+            seconds = _steps(ours, pairs, size, passes)
             found.append({"way": name, "pairs measured": len(pairs) - size, "pairs/s": 1 / seconds})
     found[1]["x one by one"] = found[1]["pairs/s"] / found[0]["pairs/s"]
     return found
@@ -168,10 +168,10 @@ def _peers(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair]) ->
         if importlib.util.find_spec("liger_kernel") is not None and setting.device.type == "cuda":
             ways += [TRLOptions(batch, True, liger=True) for batch in args.trl_batches]
         for way in ways:
-            with _measured(found, way.name, setting.device):
+            with measured(found, way.name, setting.device):
                 seconds = trl_seconds(setting, pairs, way, BETA)
                 found.append({"way": f"TRL, {way.name}", "pairs measured": len(pairs), "pairs/s": 1 / seconds})
-    with _measured(found, RELEASED, setting.device):
+    with measured(found, RELEASED, setting.device):
         released = Released(setting, BETA)
         released.step(pairs[0])
         few = pairs[1 : 1 + args.released_pairs]
@@ -181,7 +181,7 @@ def _peers(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair]) ->
 
 
 @contextmanager
-def _measured(found: list[dict[str, Any]], name: str, device: torch.device) -> Iterator[None]:
+def measured(found: list[dict[str, Any]], name: str, device: torch.device) -> Iterator[None]:
     """Add the peak memory of the block to the row that it makes."""
     print(f"{name} …", flush=True)
     forget_peak(device)

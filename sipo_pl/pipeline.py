@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from sipo_pl.artifacts import Manifest, content_hash, file_hash, input_hash, loc
 from sipo_pl.cli import RESUMABLE
 from sipo_pl.config_files import find_config, load_yaml
 from sipo_pl.data.readers import source_hash
-from sipo_pl.graph import Node, build_graph, check_inputs, choose
+from sipo_pl.graph import build_graph, check_inputs, choose
 from sipo_pl.overrides import Overrides, parse_recipe
 from sipo_pl.recipe import Recipe
+from sipo_pl.round_graph import Node, as_one, passes
 from sipo_pl.stage_process import check_stages, run_stage
 from sipo_pl.stopping import Stopping
 
@@ -61,10 +62,10 @@ def run(
     graph = build_graph(recipe)
     nodes = choose(graph, only, first, until)
     check_inputs(nodes, graph, recipe)
-    plan = {node.name: command(node, recipe_name, overrides) for node in nodes}
+    planned = [as_one(one) for one in passes(nodes, recipe)]
     if dry_run:
-        for name, words in plan.items():
-            print(f"# {name}\nsipo_pl {shlex.join(words)}")
+        for node in planned:
+            print(f"# {node.name}\nsipo_pl {shlex.join(command(node, recipe_name, overrides))}")
         return 0
     run_dir = recipe.layout.run_dir
     with lock(run_dir):
@@ -72,7 +73,7 @@ def run(
         stopping.begin(stop_after)
         os.environ[logs.LOG_VARIABLE] = str(run_dir / "run.log")
         logs.log_to(run_dir / "run.log")
-        return _run_nodes(nodes, plan, recipe, recipe_name, overwrite, stopping)
+        return Runner(nodes, recipe, recipe_name, overrides, overwrite, stopping).run()
 
 
 def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
@@ -81,54 +82,91 @@ def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
     return [node.verb, "--config", config, *node.options, *overrides.options(node.config)]
 
 
-def _run_nodes(
-    nodes: Sequence[Node],
-    plan: Mapping[str, list[str]],
-    recipe: Recipe,
-    recipe_name: str,
-    overwrite: bool,
-    stopping: Stopping,
-) -> int:
-    run_dir = recipe.layout.run_dir
-    timings = Timings(run_dir / "timings.json")
-    log.info("run %s: %d stages in %s", recipe.name, len(nodes), run_dir)
-    requests = {node.name: _request(node, plan[node.name], recipe, recipe_name) for node in nodes}
-    waiting = [node for node in nodes if overwrite or not _is_complete(run_dir / node.name, requests[node.name])]
-    for node in nodes:
-        if node not in waiting and (manifest := Manifest.read(run_dir / node.name)):
-            manifest.check(run_dir / node.name, f"`sipo_pl {shlex.join(plan[node.name])} --overwrite`")
-    # one of each config is enough, and one of a later round, whose policies may stand on other base models
-    commands = {(node.config, node.round > 1): plan[node.name] for node in reversed(waiting)}
-    if waiting and (code := check_stages(list(reversed(commands.values())))):
-        log.error("nothing was run")
-        return code
-    for number, node in enumerate(nodes, start=1):
-        folder, words = run_dir / node.name, plan[node.name]
-        request = _request(node, words, recipe, recipe_name)
-        if not overwrite and _is_complete(folder, request):
-            log.info("[%d/%d] %s: complete", number, len(nodes), node.name)
-            continue
-        if reason := stopping.reason:
-            log.info("stopped by %s before %s; the same `run` goes on from here", reason, node.name)
+class Runner:
+    """Runs the stages of a recipe that are not complete.
+
+    Args:
+        nodes: the stages, in order.
+        recipe: the recipe.
+        recipe_name: how the command line calls it.
+        overrides: settings of the command line.
+        overwrite: make all of them anew.
+        stopping: what may ask to stop.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        recipe: Recipe,
+        recipe_name: str,
+        overrides: Overrides,
+        overwrite: bool,
+        stopping: Stopping,
+    ) -> None:
+        self.nodes, self.recipe, self.recipe_name, self.overrides = nodes, recipe, recipe_name, overrides
+        self.overwrite, self.stopping = overwrite, stopping
+        self.run_dir = recipe.layout.run_dir
+        self.timings = Timings(self.run_dir / "timings.json")
+
+    def run(self) -> int:
+        """Return the exit code: that of the stage that failed or was stopped, or 0."""
+        log.info("run %s: %d stages in %s", self.recipe.name, len(self.nodes), self.run_dir)
+        waiting = [node for node in self.nodes if self._waits(node)]
+        for node in self.nodes:
+            if node not in waiting and (manifest := Manifest.read(self.run_dir / node.name)):
+                again = f"`sipo_pl {shlex.join(self._command(node))} --overwrite`"
+                manifest.check(self.run_dir / node.name, again)
+        # one of each config is enough, and one of a later round, whose policies may stand on other base models
+        planned = [as_one(one) for one in passes(waiting, self.recipe)]
+        commands = {(node.config, node.round > 1): self._command(node) for node in reversed(planned)}
+        if waiting and (code := check_stages(list(reversed(commands.values())))):
+            log.error("nothing was run")
+            return code
+        for nodes in passes(self.nodes, self.recipe):
+            if code := self._run_pass(nodes):
+                return code
+        _say_end(self.recipe)
+        return 0
+
+    def _run_pass(self, nodes: Sequence[Node]) -> int:
+        """Run the stages that one command makes, as far as they are not complete; return the exit code."""
+        left = [node for node in nodes if self._waits(node)]
+        if left and (reason := self.stopping.reason):
+            log.info("stopped by %s before %s; the same `run` goes on from here", reason, left[0].name)
             return RESUMABLE
-        log.info("[%d/%d] %s", number, len(nodes), node.name)
+        for node in nodes:
+            said = "" if node in left else ": complete"
+            log.info("[%d/%d] %s%s", self.nodes.index(node) + 1, len(self.nodes), node.name, said)
+        if not left:
+            return 0
+        words, name = self._command(as_one(left)), as_one(left).name
         log.debug("sipo_pl %s", shlex.join(words))
         start = time.monotonic()
-        code = run_stage([*words, *(["--overwrite"] if overwrite else [])])
-        timings.add(node.name, time.monotonic() - start)
+        code = run_stage([*words, *(["--overwrite"] if self.overwrite else [])])
+        for node in left:
+            self.timings.add(node.name, (time.monotonic() - start) / len(left))
         if code == RESUMABLE:
-            log.info("stopped in %s; the same `run` goes on from here", node.name)
+            log.info("stopped in %s; the same `run` goes on from here", name)
             return code
         if code != 0:
             if code == 128 + signal.SIGKILL:
-                log.error("%s was killed from outside; a machine that is short of memory does so", node.name)
-            log.error("%s ended with exit code %d; its command: sipo_pl %s", node.name, code, shlex.join(words))
-            log.error("log: %s; the same `run` goes on from here", run_dir / "run.log")
+                log.error("%s was killed from outside; a machine that is short of memory does so", name)
+            log.error("%s ended with exit code %d; its command: sipo_pl %s", name, code, shlex.join(words))
+            log.error("log: %s; the same `run` goes on from here", self.run_dir / "run.log")
             return code
-        # inputs are asked again: the stage may have been what made one of them complete
-        write_json(folder / REQUEST, _request(node, words, recipe, recipe_name))
-    _say_end(recipe)
-    return 0
+        for node in left:
+            # inputs are asked again: the stage may have been what made one of them complete
+            write_json(self.run_dir / node.name / REQUEST, self._request(node))
+        return 0
+
+    def _command(self, node: Node) -> list[str]:
+        return command(node, self.recipe_name, self.overrides)
+
+    def _request(self, node: Node) -> dict[str, Any]:
+        return _request(node, self._command(node), self.recipe, self.recipe_name)
+
+    def _waits(self, node: Node) -> bool:
+        return self.overwrite or not _is_complete(self.run_dir / node.name, self._request(node))
 
 
 def _request(node: Node, words: list[str], recipe: Recipe, recipe_name: str) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Progress of long work: a live bar in a terminal, a plain line every few seconds elsewhere."""
+"""Progress of long work: live bars in a terminal, a plain line every few seconds elsewhere."""
 
 import logging
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from sipo_pl import ranks
 
@@ -14,7 +14,7 @@ LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Counts units of work, and tokens where told, against a total.
+    """Counts units of work, and tokens where told, against a total. In a terminal, all that are under way show at once.
 
     Args:
         label: the stage.
@@ -22,6 +22,8 @@ class Progress:
         unit: what is counted, such as "rows".
         done: units that an earlier start of the stage did.
     """
+
+    _shown: ClassVar[Any] = None  # the live display, which a terminal has one of
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
         self.label, self.total, self.unit, self.done = label, total, unit, done
@@ -35,9 +37,11 @@ class Progress:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"))
-            self._bar = Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-            self._bar.start()
+            if Progress._shown is None:
+                columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"))
+                Progress._shown = Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+                Progress._shown.start()
+            self._bar = Progress._shown
             self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, status="")
         return self
 
@@ -45,7 +49,10 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.remove_task(self._task)
+            if not self._bar.tasks:
+                self._bar.stop()
+                Progress._shown = None
         if kind is None and self.total:
             log.info("%s done in %.0f s", self.status(), time.monotonic() - self.started)
 

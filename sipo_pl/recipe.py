@@ -122,6 +122,7 @@ class Recipe:
         rounds: rounds of self-improvement, from sampling to re-alignment
         round: the round that a stage's command is of
         methods: methods to be compared on the recipe's data, see `methods.METHODS`; SIPO alone where empty
+        align: whether the objectives are aligned, and re-aligned, one by one or together in one pass; same results
         compile: on a GPU, compile the layers that decode, score and train: slower to start, then up to a third faster
         reproducible: true stops a prediction whose GPU has too little memory, false lets it go on with less at once,
             which in bfloat16 may change a text; true for float32, false for bfloat16 where not given
@@ -145,6 +146,7 @@ class Recipe:
     rounds: int = 1
     round: int = 1
     methods: list[str] = field(default_factory=list)
+    align: Literal["one_by_one", "together"] = "one_by_one"
     compile: bool = False
     reproducible: bool | None = None
     compat: Compat = field(default_factory=Compat)

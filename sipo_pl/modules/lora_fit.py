@@ -1,9 +1,10 @@
 """What fits of adapters share: LoRA ranks in training over a frozen base, and their checkpoints."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from jsonargparse.typing import PositiveInt
@@ -20,6 +21,7 @@ from sipo_pl.policies.carried import summed_over
 from sipo_pl.policies.checkpointing import checkpoint_layers
 from sipo_pl.policies.compiled import compile_layers
 from sipo_pl.policies.forwards import tokens_at_once
+from sipo_pl.policies.joined import Forward
 from sipo_pl.policies.loading import load_base
 from sipo_pl.policies.lora import LoRAStack
 from sipo_pl.policies.packed import pack, packed_length, packed_logps
@@ -64,6 +66,20 @@ class Forwards:
     checkpointing: bool = False
 
 
+class Company(Protocol):
+    """Fits that train together."""
+
+    @property
+    def size(self) -> int:
+        """Return how many they are."""
+
+    def base(self, base_model: str, dtype: Literal["float32", "bfloat16"]) -> PreTrainedModel:
+        """Return a base model whose weights all of them share."""
+
+    def sum_of(self, fit: "LoRAFit", forwards: Sequence[Forward]) -> Tensor:
+        """Return the sum of the losses of a fit's forwards, computed with those of the others."""
+
+
 class LoRAFit(Fit):
     """Trains LoRA ranks over a frozen base, on top of a frozen adapter where there is one.
 
@@ -83,6 +99,7 @@ class LoRAFit(Fit):
         self.lora, self.forwards = lora, forwards
         self.model: torch.nn.Module | None = None
         self.stack: LoRAStack
+        self.company: Company | None = None
 
     @property
     def first_adapter(self) -> Path | None:
@@ -112,17 +129,18 @@ class LoRAFit(Fit):
         """Return whether each device holds a part of the weights alone, as under ZeRO-3."""
         return is_divided(self.parameters())
 
-    def packed_logps(self, groups: Sequence[Sequence[Encoded]]) -> list[Tensor]:
-        """Return log pi_k(response | prompt) of the rows of each adapter, (rows,) each, float32, in one forward."""
+    def packed_logps(self, rows: Sequence[Encoded]) -> Tensor:
+        """Return log pi(response | prompt) of rows, (rows,), float32, in one forward."""
         model = self.stack.model
         with attend_along(model, PACKED):
-            return packed_logps(model, pack(groups).to(self.device))
+            return packed_logps(model, pack([rows]).to(self.device))[0]
 
     def budget(self) -> int | None:
         """Return the tokens of one forward; None where all of a micro-batch must be in one."""
         if self.is_sharded:
             return None  # ZeRO-3 knows gradients of one backward pass alone
-        return self.forwards.batch_tokens or tokens_at_once(self.stack.model, self.forwards.checkpointing)
+        given, sharers = self.forwards.batch_tokens, self.company.size if self.company else 1
+        return given or max(1, tokens_at_once(self.stack.model, self.forwards.checkpointing) // sharers)
 
     def check_budget(self, rows: Mapping[str, Sequence[Encoded]]) -> None:
         """Raise UserError where a pair or a row, by its id, is longer than the token budget that the config gives."""
@@ -134,14 +152,19 @@ class LoRAFit(Fit):
                     "a larger budget holds it, and a smaller data.max_length leaves it out"
                 )
 
-    def summed_over(self, losses: Sequence[Callable[[], Tensor]]) -> Tensor:
-        """Return the sum of the losses of several forwards, see `carried.summed_over`."""
-        return summed_over(losses, [parameter for parameter in self.parameters() if parameter.requires_grad])
+    def sum_of(self, forwards: Sequence[Forward]) -> Tensor:
+        """Return the sum of the losses of several forwards, each differentiated before the next one begins."""
+        if self.company:
+            return self.company.sum_of(self, forwards)
+        return summed_over([partial(self._loss, one) for one in forwards], self.stack.trained)
+
+    def _loss(self, forward: Forward) -> Tensor:
+        return forward.loss(self.packed_logps(forward.rows))
 
     def load_frozen(self) -> tuple[PreTrainedModel, Factors]:
         """Return the frozen model under the ranks in training, and the frozen adapter that is stacked over it."""
         first = read_adapter(self.first_adapter).factors if self.first_adapter else {}
-        model = load_base(self.base_model, self.recipe.dtype)
+        model = (self.company.base if self.company else load_base)(self.base_model, self.recipe.dtype)
         if self.first_adapter:
             check_fit(self.first_adapter, first, model)
         return model, first

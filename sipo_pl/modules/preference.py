@@ -22,6 +22,7 @@ from sipo_pl.modules.lora_fit import Forwards, LoRAFit, LoRASettings
 from sipo_pl.modules.margins import Margins
 from sipo_pl.policies.adapters import WEIGHTS_FILE, check_fit, read_adapter
 from sipo_pl.policies.forwards import forwards_of
+from sipo_pl.policies.joined import Forward
 from sipo_pl.policies.loading import weights_hash
 from sipo_pl.policies.policies import BASE, policy_input
 from sipo_pl.policies.reference import Devices, ReferenceCache, reference_logps
@@ -156,7 +157,7 @@ class PreferenceModule(LoRAFit):
         batch = self._data.loaders["train"].peek().to(self.device)
         batch = batch.take(forwards_of(batch.pairs, self.budget())[0])
         with torch.no_grad():
-            (logps,) = self.packed_logps([batch.rows])
+            logps = self.packed_logps(batch.rows)
         lengths = torch.tensor([row.response_length for row in batch.rows], device=self.device)
         gap = (logps - batch.reference_logps).abs() / lengths
         if gap.max() > self.tolerance:
@@ -167,7 +168,10 @@ class PreferenceModule(LoRAFit):
 
     def forward(self, batch: PairBatch) -> PairLogps:
         """Return the log-probabilities of pairs that one forward holds."""
-        (logps,) = self.packed_logps([batch.rows])
+        return self.pair_logps(batch, self.packed_logps(batch.rows))
+
+    def pair_logps(self, batch: PairBatch, logps: Tensor) -> PairLogps:
+        """Return what a loss reads of pairs whose rows have the log-probabilities `logps`, (2 P,), under the policy."""
         policy_chosen, policy_rejected = logps.chunk(2)
         reference_chosen, reference_rejected = batch.reference_logps.chunk(2)
         lengths = torch.tensor([chosen.response_length for chosen, _ in batch.pairs], device=self.device)
@@ -190,13 +194,13 @@ class PreferenceModule(LoRAFit):
         """Return the sum of the losses of a micro-batch's pairs, and log their means."""
         metrics: list[dict[str, Tensor]] = []
 
-        def loss_of(part: PairBatch) -> Tensor:
-            logps = self(part)
+        def loss_of(part: PairBatch, found: Tensor) -> Tensor:
+            logps = self.pair_logps(part, found)
             output = self.loss(logps, self.context)
             metrics.append(pair_metrics(logps, output))
             return output.losses.sum()
 
-        total = self.summed_over([partial(loss_of, part) for part in self.parts(batch)])
+        total = self.sum_of([Forward(part.rows, partial(loss_of, part)) for part in self.parts(batch)])
         self.report(metrics, batch, prefix)
         return total
 

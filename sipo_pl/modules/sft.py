@@ -1,7 +1,5 @@
 """Supervised fine-tuning: the base model learns the responses of the data before anything is preferred."""
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +7,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from sipo_pl.data.sft_data import SFTBatch
-from sipo_pl.data.templates import Encoded
 from sipo_pl.modules.lora_fit import Forwards, LoRAFit, LoRASettings
 from sipo_pl.policies.forwards import forwards_of
+from sipo_pl.policies.joined import Forward
 from sipo_pl.policies.merge import merge_adapter
 from sipo_pl.recipe import Recipe
 
@@ -52,10 +50,6 @@ class SFT(LoRAFit):
         loaders = self.trainer.datamodule.loaders  # type: ignore[attr-defined]
         self.check_budget({one.text_id: [one.tokens] for one in loaders["train"].rows})
 
-    def forward(self, rows: Sequence[Encoded]) -> Tensor:
-        """Return -log pi of responses that one forward holds, summed over their tokens, (rows,), float32."""
-        return -self.packed_logps([rows])[0]
-
     def training_step(self, batch: SFTBatch, batch_idx: int) -> Tensor:
         return self._step(batch, "") * self.share_of_step(batch, batch.step_tokens)
 
@@ -67,13 +61,8 @@ class SFT(LoRAFit):
 
     def _step(self, batch: SFTBatch, prefix: str) -> Tensor:
         """Return the sum of the losses of a micro-batch's tokens, and log their mean."""
-
-        def loss_of(indices: Sequence[int]) -> Tensor:
-            losses: Tensor = self([batch.rows[index] for index in indices])
-            return losses.sum()
-
-        forwards = forwards_of([[row] for row in batch.rows], self.budget())
-        total = self.summed_over([partial(loss_of, indices) for indices in forwards])
+        parts = forwards_of([[row] for row in batch.rows], self.budget())
+        total = self.sum_of([Forward([batch.rows[index] for index in part], _nll) for part in parts])
         tokens = sum(row.response_length for row in batch.rows)
         self.log_means({"loss": total}, tokens, batch, prefix)
         return total
@@ -88,3 +77,7 @@ class SFT(LoRAFit):
         # neither objectives nor beta have a part in it
         unused = ("objectives", "beta", "divergence")
         return {key: value for key, value in super().recipe_keys.items() if key not in unused}
+
+
+def _nll(logps: Tensor) -> Tensor:
+    return -logps.sum()

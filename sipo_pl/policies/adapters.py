@@ -228,12 +228,12 @@ def weighted_sum(adapters: Sequence[Factors], weights: Sequence[float]) -> Facto
     return total
 
 
-def trained_factors(stack: LoRAStack, index: int = 0) -> Factors:
-    """Return the ranks in training of adapter `index`, scale folded into B, detached on the CPU."""
+def trained_factors(stack: LoRAStack) -> Factors:
+    """Return the ranks in training, scale folded into B, detached on the CPU."""
     factors = {}
     for name, layer in stack.layers.items():
-        if layer.ranks:
-            a, b = (one.detach()[0].float().cpu() for one in layer.ranks[index])
+        if layer.lora_A is not None and layer.lora_B is not None:
+            a, b = (one.detach()[0].float().cpu() for one in (layer.lora_A, layer.lora_B))
             factors[name] = (a.clone(), b * layer.scale)
     return factors
 

@@ -7,6 +7,52 @@ import torch
 from torch import Tensor
 
 
+class Sum:
+    """A sum of losses, and its gradient where gradients are wanted.
+
+    Args:
+        parameters: what requires a gradient.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = parameters
+        self._total: Tensor | None = None
+        self._gradients: list[Tensor | None] = [None] * len(parameters)
+
+    @property
+    def value(self) -> Tensor:
+        """Return the sum, a scalar, whose backward pass gives the gradient."""
+        assert self._total is not None
+        return (
+            _Carried.apply(self._total, self._gradients, *self.parameters) if torch.is_grad_enabled() else self._total
+        )
+
+    def add(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> None:
+        """Add a loss, a scalar, and its gradient to each of the parameters, None where it does not depend on one."""
+        self._total = loss.detach() if self._total is None else self._total + loss.detach()
+        for index, new in enumerate(gradients):
+            if new is not None:
+                old = self._gradients[index]
+                self._gradients[index] = new if old is None else old + new
+
+
+def add_losses(sums: Sequence[Sum], losses: Sequence[Tensor]) -> None:
+    """Add to each sum the loss that a forward of all of them gave it, by one backward pass over its graph.
+
+    Args:
+        sums: of parameters of their own, on which the others' losses do not depend.
+        losses: a scalar for each.
+    """
+    if not torch.is_grad_enabled():
+        for one, loss in zip(sums, losses, strict=True):
+            one.add(loss, ())
+        return
+    every = [parameter for one in sums for parameter in one.parameters]
+    gradients = iter(torch.autograd.grad(losses, every, allow_unused=True))
+    for one, loss in zip(sums, losses, strict=True):
+        one.add(loss, [next(gradients) for _ in one.parameters])
+
+
 def summed_over(losses: Sequence[Callable[[], Tensor]], parameters: Sequence[Tensor]) -> Tensor:
     """Return the sum of losses, whose backward pass gives the sum of their gradients.
 
@@ -16,18 +62,12 @@ def summed_over(losses: Sequence[Callable[[], Tensor]], parameters: Sequence[Ten
         losses: each computes a scalar.
         parameters: what requires a gradient.
     """
-    if len(losses) == 1 or not torch.is_grad_enabled():
-        return torch.stack([loss() for loss in losses]).sum()
-    total = torch.zeros((), device=parameters[0].device)
-    gradients: list[Tensor | None] = [None] * len(parameters)
+    if len(losses) == 1:
+        return losses[0]()
+    total = Sum(parameters)
     for compute in losses:
-        loss = compute()
-        total = total + loss.detach()
-        for index, new in enumerate(torch.autograd.grad(loss, parameters, allow_unused=True)):
-            if new is not None:
-                old = gradients[index]
-                gradients[index] = new if old is None else old + new
-    return _Carried.apply(total, gradients, *parameters)
+        add_losses([total], [compute()])
+    return total.value
 
 
 class _Carried(torch.autograd.Function):

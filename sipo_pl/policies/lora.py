@@ -1,7 +1,8 @@
 """Stacked LoRA: K adapters over one base, applied in one forward (the heart of the engine).
 
 A batch is arranged as K groups of rows, one group per active adapter. Each target linear computes the base product once
-over all rows and adds the K low-rank terms by one batched product: y_k = W x_k + B_k A_k x_k.
+over all rows and adds the K low-rank terms by one batched product: y_k = W x_k + B_k A_k x_k. Fits that train together
+have a stack each, and groups of any lengths one behind the other, see `LoRAStack.joined`.
 """
 
 import contextlib
@@ -13,18 +14,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sipo_pl.errors import UserError, nearest
-
-
-class _Ranks(nn.Module):
-    """Ranks in training of an adapter beside the first."""
-
-    def __init__(self, a: Tensor, b: Tensor) -> None:
-        super().__init__()
-        self.lora_A, self.lora_B = nn.Parameter(a), nn.Parameter(b)
-
-    @property
-    def both(self) -> tuple[nn.Parameter, nn.Parameter]:
-        return self.lora_A, self.lora_B
 
 
 class LoRALinear(nn.Module):
@@ -46,8 +35,7 @@ class LoRALinear(nn.Module):
         self.register_buffer("frozen_B", None, persistent=False)
         self.lora_A: nn.Parameter | None = None
         self.lora_B: nn.Parameter | None = None
-        self.further = nn.ModuleList()  # parameters of their own, as optimizers and schedules of adapters are
-        self.in_step: Sequence[int] | None = None  # the adapters in training of this forward, where they are not all
+        self.joined: list[tuple[LoRALinear, int]] = []  # whose adapters, and how many tokens each
         self.scale, self.dropout = 1.0, 0.0
         self.trained_on = True
         self.active: tuple[Tensor, Tensor] | None = None  # the frozen adapters in use, where they are not all
@@ -55,10 +43,18 @@ class LoRALinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (K * R, ..., in) to (K * R, ..., out), group k of the rows under active adapter k."""
         y = self.base(x)
+        if not self.joined:
+            return self.add(x, y)
+        lengths = [length for _, length in self.joined]
+        parts = zip(self.joined, x.split(lengths, dim=1), y.split(lengths, dim=1), strict=True)
+        return torch.cat([layer.add(part, base) for (layer, _), part, base in parts], dim=1)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the base layer's output for x with the effect of this layer's adapters."""
         for a, b, scale, dropout in self._terms():
             seen = F.dropout(x, dropout) if dropout and self.training else x
             low = torch.bmm(seen.reshape(a.shape[0], -1, x.shape[-1]), a.mT)
-            wide = y.view(a.shape[0], -1, y.shape[-1])
+            wide = y.reshape(a.shape[0], -1, y.shape[-1])
             add = torch.baddbmm if torch.is_grad_enabled() else torch.Tensor.baddbmm_  # a gradient needs y as it was
             y = add(wide, low, b.mT, alpha=scale).view(y.shape)
         return y
@@ -66,23 +62,14 @@ class LoRALinear(nn.Module):
     def _terms(self) -> Iterator[tuple[Tensor, Tensor, float, float]]:
         if self.frozen_A is not None and self.frozen_B is not None:
             yield *((self.frozen_A, self.frozen_B) if self.active is None else self.active), 1.0, 0.0
-        if self.lora_A is not None and self.trained_on:
-            chosen = self.ranks if self.in_step is None else [self.ranks[k] for k in self.in_step]
+        if self.lora_A is not None and self.lora_B is not None and self.trained_on:
             # float32 in the optimizer, the base model's dtype in products
-            a, b = ((torch.cat(one) if len(one) > 1 else one[0]).to(self.dtype) for one in zip(*chosen, strict=True))
-            yield a, b, self.scale, self.dropout
+            yield self.lora_A.to(self.dtype), self.lora_B.to(self.dtype), self.scale, self.dropout
 
     @property
     def dtype(self) -> torch.dtype:
         """Return the dtype of products; a base in four bits has one beside its weights'."""
         return getattr(self.base, "compute_dtype", None) or self.base.weight.dtype
-
-    @property
-    def ranks(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
-        """Return A, (1, r, in), and B, (1, out, r), of every adapter in training."""
-        if self.lora_A is None or self.lora_B is None:
-            return []
-        return [(self.lora_A, self.lora_B), *(one.both for one in self.further if isinstance(one, _Ranks))]
 
     def activate(self, indices: Sequence[int] | None) -> None:
         """Use the frozen adapters `indices`, in their order; all where it is None."""
@@ -103,20 +90,16 @@ class LoRALinear(nn.Module):
             stacked_b[k, :, : b.shape[1]] = b
         self.frozen_A, self.frozen_B = stacked_a, stacked_b
 
-    def train_ranks(
-        self, rank: int, scale: float, generator: torch.Generator, dropout: float = 0.0, adapters: int = 1
-    ) -> None:
-        """Add `rank` trainable ranks to each adapter, A Kaiming-uniform(a = sqrt 5), B zero, in float32.
+    def train_ranks(self, rank: int, scale: float, generator: torch.Generator, dropout: float = 0.0) -> None:
+        """Add `rank` trainable ranks, A Kaiming-uniform(a = sqrt 5), B zero, in float32.
 
-        Adapters begin alike, as fits one after another do. In training mode, a share `dropout` of their inputs is zero
-        and the rest scaled up, as PEFT has it.
+        In training mode, a share `dropout` of their inputs is zero and the rest scaled up, as PEFT has it.
         """
         bound = self.base.in_features**-0.5  # Kaiming-uniform with a = sqrt 5 is uniform on +- 1 / sqrt(fan_in)
         # on the CPU, so that every device starts from the same numbers
         a = torch.empty(1, rank, self.base.in_features, device="cpu").uniform_(-bound, bound, generator=generator)
-        a, b = a.to(self.base.weight.device), torch.zeros(1, self.base.out_features, rank).to(self.base.weight.device)
-        self.lora_A, self.lora_B = nn.Parameter(a), nn.Parameter(b)
-        self.further = nn.ModuleList(_Ranks(a.clone(), b.clone()) for _ in range(adapters - 1))
+        self.lora_A = nn.Parameter(a.to(self.base.weight.device))
+        self.lora_B = nn.Parameter(torch.zeros(1, self.base.out_features, rank).to(self.base.weight.device))
         self.scale, self.dropout = scale, dropout
 
 
@@ -155,25 +138,24 @@ class LoRAStack:
             layer.stack([adapter.get(name, empty) for adapter in adapters])
 
     def train_ranks(
-        self,
-        rank: int,
-        alpha: float,
-        seed: int,
-        targets: Sequence[str] | None = None,
-        dropout: float = 0.0,
-        adapters: int = 1,
+        self, rank: int, alpha: float, seed: int, targets: Sequence[str] | None = None, dropout: float = 0.0
     ) -> None:
         """Add trainable ranks, scaled by alpha / rank, to the layers that `targets` match; to all where not given."""
         generator = torch.Generator("cpu").manual_seed(seed)
         for name, layer in self.layers.items():
             if targets is None or any(_matches(name, target) for target in targets):
-                layer.train_ranks(rank, alpha / rank, generator, dropout, adapters)
+                layer.train_ranks(rank, alpha / rank, generator, dropout)
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """Return A, (1, r, in), and B, (1, out, r), of every layer in training."""
+        ranks = [one for layer in self.layers.values() for one in (layer.lora_A, layer.lora_B)]
+        return [one for one in ranks if one is not None]
 
     @property
     def moved(self) -> bool:
-        """Return whether some B of each adapter in training is no longer the zero that it starts from."""
-        adapters = zip(*(layer.ranks for layer in self.layers.values() if layer.ranks), strict=True)
-        return all(any(bool(b.any()) for _, b in adapter) for adapter in adapters)
+        """Return whether some B in training is no longer the zero that it starts from."""
+        return any(bool(layer.lora_B.any()) for layer in self.layers.values() if layer.lora_B is not None)
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -198,16 +180,21 @@ class LoRAStack:
                 layer.active = before[name]
 
     @contextlib.contextmanager
-    def training(self, indices: Sequence[int]) -> Iterator[None]:
-        """Within the block, the groups of a batch are the adapters in training `indices`, on their frozen ones."""
-        for layer in self.layers.values():
-            layer.in_step = indices
+    def joined(self, stacks: Sequence["LoRAStack"], lengths: Sequence[int]) -> Iterator[None]:
+        """Within the block, the tokens of a sequence are under the adapters of several stacks, one behind the other.
+
+        Args:
+            stacks: over the same layers of twins of one base.
+            lengths: tokens of each.
+        """
+        several = list(zip(stacks, lengths, strict=True)) if len(stacks) > 1 else []
+        for name, layer in self.layers.items():
+            layer.joined = [(stack.layers[name], length) for stack, length in several]
         try:
-            with self.active(indices):
-                yield
+            yield
         finally:
             for layer in self.layers.values():
-                layer.in_step = None
+                layer.joined = []
 
     @contextlib.contextmanager
     def frozen(self, adapter: Mapping[str, tuple[Tensor, Tensor]]) -> Iterator[None]:

@@ -1,13 +1,13 @@
-"""Rows packed into one sequence for each adapter: a prompt once, its responses behind it, and no padding between them.
+"""Rows packed into one sequence: a prompt once, its responses behind it, the rows of the next adapter, and no padding.
 
-What rows share is computed once, forward and backward: the prompt of chosen and rejected, and a response that stands in
-several pairs. Linear layers see the tokens of all rows as one; `packed_attention` keeps the rows apart.
+What rows of an adapter share is computed once, forward and backward: the prompt of chosen and rejected, and a response
+that stands in several pairs. Linear layers see the tokens of all rows as one; `packed_attention` keeps the rows apart.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -42,11 +42,11 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the rows stand in K sequences of equal length.
+    """Where the rows stand in sequences of equal length.
 
     Args:
-        length: tokens of a sequence, padding at its end included
-        spans: of each sequence, in order and without a gap; padding is a span of its own
+        length: tokens of a sequence
+        spans: of each sequence, in order and without a gap
     """
 
     length: int
@@ -93,12 +93,13 @@ class Packed(NamedTuple):
     """Rows of K adapters, packed.
 
     Args:
-        input_ids: (K, length), int64
-        positions: (K, length), int64, of each token in its row
-        sources: (n,), int64, where in the K sequences laid end to end each response token is predicted
+        input_ids: (1, tokens), int64, those of the first adapter before those of the second
+        positions: (1, tokens), int64, of each token in its row
+        sources: (n,), int64, where in the sequence each response token is predicted
         targets: (n,), int64, the response tokens
         owners: (n,), int64, the distinct row that each belongs to
         places: of the rows of each adapter, in their order, which distinct row each is
+        lengths: tokens of each adapter
         distinct: number of distinct rows
         layout: for attention
     """
@@ -109,6 +110,7 @@ class Packed(NamedTuple):
     targets: Tensor
     owners: Tensor
     places: tuple[Tensor, ...]
+    lengths: tuple[int, ...]
     distinct: int
     layout: Layout
 
@@ -130,23 +132,17 @@ def pack(groups: Sequence[Sequence[Encoded]]) -> Packed:
     Args:
         groups: the rows of each adapter, none of them without rows.
     """
-    sequences = [_Sequence(rows) for rows in groups]
-    length = max(len(one.ids) for one in sequences)
-    ids, positions = torch.zeros(2, len(sequences), length, dtype=torch.long)
-    sources, owners, places = [], [], []
-    distinct = 0
-    for k, one in enumerate(sequences):
-        ids[k, : len(one.ids)] = torch.tensor(one.ids)
-        positions[k, : len(one.ids)] = torch.tensor(one.positions)
-        one.pad(length)
-        sources.append(torch.tensor(one.sources) + k * length)
-        lengths = torch.tensor(one.lengths)
-        owners.append(torch.arange(len(lengths)).repeat_interleave(lengths) + distinct)
-        places.append(torch.tensor(one.places) + distinct)
-        distinct += len(lengths)
-    targets = torch.tensor([token for one in sequences for token in one.targets])
-    layout = Layout(length, tuple(tuple(one.spans) for one in sequences))
-    return Packed(ids, positions, torch.cat(sources), targets, torch.cat(owners), tuple(places), distinct, layout)
+    made, places, ends = _Sequence(), [], [0]
+    for rows in groups:
+        places.append(torch.tensor(made.take(rows)))
+        ends.append(len(made.ids))
+    ids, positions, sources, targets, lengths = (
+        torch.tensor(one) for one in (made.ids, made.positions, made.sources, made.targets, made.lengths)
+    )
+    owners = torch.arange(len(lengths)).repeat_interleave(lengths)
+    layout = Layout(len(made.ids), (tuple(made.spans),))
+    tokens = tuple(stop - start for start, stop in pairwise(ends))
+    return Packed(ids[None], positions[None], sources, targets, owners, tuple(places), tokens, len(lengths), layout)
 
 
 def packed_length(rows: Iterable[Encoded]) -> int:
@@ -186,25 +182,24 @@ def _trees(rows: Iterable[Encoded]) -> dict[tuple[int, ...], dict[tuple[int, ...
 
 
 class _Sequence:
-    """The rows of one adapter as one sequence.
+    """Rows laid end to end."""
 
-    Args:
-        rows: prompts with responses.
-    """
-
-    def __init__(self, rows: Sequence[Encoded]) -> None:
+    def __init__(self) -> None:
         self.ids: list[int] = []
         self.positions: list[int] = []
         self.spans: list[Span] = []
         self.sources: list[int] = []
         self.targets: list[int] = []
         self.lengths: list[int] = []  # response tokens of each distinct row
-        trees = _trees(rows)
+
+    def take(self, rows: Sequence[Encoded]) -> list[int]:
+        """Add the rows of an adapter; return which distinct row each of them is."""
+        trees, first = _trees(rows), len(self.lengths)
         for prompt, responses in trees.items():
             self._add(prompt, list(responses))
         borders = [max(1, row.prompt_length) for row in rows]
-        self.places = [
-            trees[tuple(row.input_ids[:border])][tuple(row.input_ids[border:])]
+        return [
+            first + trees[tuple(row.input_ids[:border])][tuple(row.input_ids[border:])]
             for row, border in zip(rows, borders, strict=True)
         ]
 
@@ -226,8 +221,3 @@ class _Sequence:
     def _read(self, tokens: Sequence[int], position: int) -> None:
         self.ids += tokens
         self.positions += range(position, position + len(tokens))
-
-    def pad(self, length: int) -> None:
-        """Make the spans cover `length` tokens."""
-        if len(self.ids) < length:
-            self.spans.append(Span(len(self.ids), length, len(self.ids), 0))

@@ -71,7 +71,10 @@ def test_all_responses_of_a_prompt_are_on_one_side() -> None:
 def test_micro_batches_know_the_response_tokens_of_their_step_over_all_devices() -> None:
     examples = [example(index, index, length=index + 1) for index in range(5)]  # 1 + 2 + 3 + 4, then 5 tokens
     batches = [list(SFTLoader(examples, 1, 4, None, rank, 2)) for rank in (0, 1)]
-    assert [[batch.row_ids for batch in rank] for rank in batches] == [[["t0"], ["t2"], ["t4"]], [["t1"], ["t3"], ["t4"]]]
+    assert [[batch.row_ids for batch in rank] for rank in batches] == [
+        [["t0"], ["t2"], ["t4"]],
+        [["t1"], ["t3"], ["t4"]],
+    ]
     assert [[batch.step_tokens for batch in rank] for rank in batches] == [[10, 10, 5], [10, 10, 5]]
     assert [[batch.spare for batch in rank] for rank in batches] == [[False] * 3, [False, False, True]]
     assert sum(row.response_length for row in batches[0][1].rows) == 3
