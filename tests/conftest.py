@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from tiny import CHAT_TEMPLATE, make_tiny_model
 from tiny_run import Command, Said, make_talkative_model, sipo_pl, write_recipe
 
 from sipo_pl import cli
+from sipo_pl.stopping import SIGNALS
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest_plugins = ["golden_table"]
@@ -43,6 +45,15 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, talkative_model: Path
         (folder / "said.txt").write_text(result.stdout + result.stderr)
 
     return make_once(tmp_path_factory, "finished", make)
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """Give back the signals that a command within the tests' process listened to."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

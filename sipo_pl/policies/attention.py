@@ -157,7 +157,7 @@ def _one_token(
     q = query.view(groups, rows, keys.shape[2], -1, query.shape[-1])  # (K, R, key heads, queries a key, size)
     scores = []
     for read in path.reads:
-        found = _grouped(q, read.members) @ read.level.keys[layer][:, :, :, : read.longest].mT
+        found = _grouped(q, read) @ read.level.keys[layer][:, :, :, : read.longest].mT
         found = _by_row(found, read).mul_(scale)
         found = torch.tanh(found / softcap) * softcap if softcap is not None else found
         hidden = read.hidden
@@ -167,18 +167,20 @@ def _one_token(
     weights = torch.cat(scores, dim=-1).float().softmax(dim=-1).to(query.dtype)
     output = torch.zeros_like(q)
     for read, part in zip(path.reads, weights.split([read.longest for read in path.reads], dim=-1), strict=True):
-        found = _grouped(part, read.members) @ read.level.values[layer][:, :, :, : read.longest]
+        found = _grouped(part, read) @ read.level.values[layer][:, :, :, : read.longest]
         output += _by_row(found, read)
     return output.view(groups * rows, 1, -1, query.shape[-1])
 
 
-def _grouped(rows: Tensor, members: Tensor) -> Tensor:
+def _grouped(rows: Tensor, read: Read) -> Tensor:
     """Arrange (K, R, heads, queries, n) by segment: (K, S, heads, members * queries, n)."""
-    return rows[:, members].transpose(2, 3).flatten(3, 4)
+    return rows if read.own else rows[:, read.members].transpose(2, 3).flatten(3, 4)
 
 
 def _by_row(found: Tensor, read: Read) -> Tensor:
     """Arrange (K, S, heads, members * queries, n) by row again: (K, R, heads, queries, n)."""
+    if read.own:
+        return found
     return found.unflatten(3, (read.members.shape[1], -1)).transpose(2, 3).flatten(1, 2)[:, read.where]
 
 

@@ -95,6 +95,7 @@ class Read(NamedTuple):
         longest: keys of the longest segment, new tokens included
         places: (R, longest), int64, positions of the keys
         hidden: (R, longest), bool, keys that the row's segment does not hold
+        own: whether the segments are the rows themselves, in their order
     """
 
     level: Level
@@ -103,6 +104,7 @@ class Read(NamedTuple):
     longest: int
     places: Tensor
     hidden: Tensor
+    own: bool
 
 
 class Path:
@@ -161,7 +163,8 @@ class Path:
         flat = members.flatten()
         where = torch.zeros_like(owner)
         where[flat[flat >= 0]] = torch.arange(len(flat), device=owner.device)[flat >= 0]
-        return Read(level, members.clamp(min=0), where, longest, places, slots >= level.lengths[owner][:, None] + new)
+        hidden = slots >= level.lengths[owner][:, None] + new
+        return Read(level, members.clamp(min=0), where, longest, places, hidden, own=bool(new))
 
 
 def rows_of(owner: Tensor, segments: int) -> Tensor:
