@@ -18,13 +18,13 @@ SET = {
     ),
     "reward": (
         reward.main,
-        "--device cpu --data {data} --prompts 3 --responses 4 --peer_rows 4 --least_released 2.4 --least_peft 1.3",
+        "--device cpu --data {data} --prompts 3 --responses 5 --peer_rows 4 --least_released 2.4 --least_peft 1.3",
     ),
-    "fidelity": (fidelity.main, "--device cpu --data {data} --prompts 3"),
+    "fidelity": (fidelity.main, "--device cpu --data {data} --prompts 3 --dtype float32 --most_difference 1e-4"),
     "scaling": (
         scaling.main,
         "--device cpu --rows 8 16 24 32 --batch_rows 8 --policies 1 2 3 4 --tokens 8 --out {json} "
-        "--repeats 1 --least_r2 0.98 --most_growth 1.1",
+        "--repeats 3 --least_r2 0.98 --most_growth 1.1",
     ),
     "train": (train.main, "--device cpu --pairs 12 --least_released 2 --least_trl 1.8 --least_together 1.1"),
     "startup": (startup.main, "--repeats 1"),
