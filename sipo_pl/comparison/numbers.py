@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from sipo_pl.comparison.answers import Answers, Key
 from sipo_pl.methods import BASELINE
-from sipo_pl.metrics.bootstrap import Interval, joint_bootstrap, mean_interval
+from sipo_pl.metrics.bootstrap import LEVEL, Interval, joint_bootstrap, mean_interval
 from sipo_pl.metrics.hypervolume import Frame, hypervolume
 from sipo_pl.metrics.spread import spread
 from sipo_pl.metrics.steering import inner_product, kendall_tau
 from sipo_pl.metrics.union import igd_plus, union_front, union_share
+from sipo_pl.report.cells import weights_of
+from sipo_pl.weights import point_name
 
 STATISTICS = ("hypervolume", "igd_plus", "mip", "kendall_tau", "union_share", "spread")
 SAME_LENGTH = 0.2  # of the longer of two answers
@@ -40,10 +42,17 @@ class Ruler(NamedTuple):
     points: Sequence[tuple[float, ...]]
 
 
+def ruler(stored: Mapping[str, Any], points: Sequence[tuple[float, ...]]) -> Ruler:
+    """Return the ruler of what `calibrate` stored and of the weights at which methods answer."""
+    values = list(stored["objectives"].values())
+    reference, scale, mean = (np.array([one[key] for one in values]) for key in ("reference", "scale", "mean"))
+    return Ruler(Frame(reference, scale), mean, points)
+
+
 def summarise(
     answers: Mapping[Key, Answers],
     objectives: Sequence[str],
-    ruler: Ruler,
+    measure: Ruler,
     *,
     against: str,
     seed: int,
@@ -54,13 +63,13 @@ def summarise(
     Args:
         answers: by method and point.
         objectives: names, in the recipe's order.
-        ruler: what all are measured with.
+        measure: what all are measured with.
         against: the method that the others' statistics are compared with.
         seed: seed of the bootstrap.
         resamples: draws of the bootstrap.
     """
     methods = list(dict.fromkeys(method for method, _ in answers))
-    weights = {name: [_weights(point) for method, point in answers if method == name] for name in methods}
+    weights = {name: [weights_of(point) for method, point in answers if method == name] for name in methods}
     rewards = {
         name: np.stack([one.rewards for (method, _), one in answers.items() if method == name], axis=1)
         for name in methods
@@ -68,7 +77,7 @@ def summarise(
 
     def statistics(means: Mapping[str, Values]) -> dict[str, Values]:
         union = union_front(list(means.values()))
-        return {name: _statistics(means[name], weights[name], union, ruler) for name in means}
+        return {name: _statistics(means[name], weights[name], union, measure) for name in means}
 
     rng = np.random.default_rng(seed)
     found = joint_bootstrap(rewards, statistics, against, rng, resamples=resamples)
@@ -81,7 +90,8 @@ def summarise(
         "objectives": list(objectives),
         "prompts": len(next(iter(answers.values())).rewards),
         "against": against,
-        "bootstrap": {"resamples": resamples, "seed": seed},
+        "weights": [point_name(point) for point in measure.points],
+        "bootstrap": {"resamples": resamples, "level": LEVEL, "seed": seed},
         "methods": [
             {
                 "method": name,
@@ -93,10 +103,6 @@ def summarise(
         ],
         "points": points,
     }
-
-
-def _weights(point: str) -> tuple[float, ...]:
-    return tuple(float(weight) for weight in point.split(",")) if point else ()
 
 
 def _statistics(means: Values, weights: Sequence[tuple[float, ...]], union: Values, ruler: Ruler) -> Values:
