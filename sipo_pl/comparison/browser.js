@@ -103,7 +103,7 @@
       const than = left.length ? ` (${shown(rewards[index] - mean(left, index), true)})` : "";
       return `${name} ${shown(rewards[index])}${than}`;
     });
-    parts.push(`${words} words`, `KL ${shown(kl)}`);
+    parts.push(`${words} ${words === 1 ? "word" : "words"}`, `KL ${shown(kl)}`);
     if (wins !== null) parts.push(`preferred ${Math.round(100 * wins)} %`);
     return parts.join(" · ");
   }

@@ -1,11 +1,12 @@
 """The browser of answers: what the page holds of them, and its controls; `browser.js` does the rest."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
 
+from sipo_pl.report.cells import weights_of
 from sipo_pl.report.examples import prompt_text, spread
 from sipo_pl.report.markup import element
 
@@ -30,16 +31,17 @@ def answer_data(answers: Rows, titles: Mapping[str, str], objectives: Sequence[s
         most: how many answers to hold at the most; whole prompts are left out, at even distances.
 
     Returns:
-        `objectives`, `methods` (titles), `points`, `prompts`, `texts`; `answers`, each ``[prompt, method, point, text,
-        rewards, words, kl, wins, marks]`` of which the first four are places in those lists; `all_prompts`, how many
-        there are with those left out.
+        `objectives`, `methods` (titles), `points` by descending first weight, `prompts`, `texts`; `answers`, each
+        ``[prompt, method, point, text, rewards, words, kl, wins, marks]``, the first four as places in those lists;
+        `all_prompts`, how many there are with those left out.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in answers:
         groups.setdefault(row["prompt_id"], []).append(row)
     largest = max(map(len, groups.values()), default=1)
     kept = spread(list(groups.values()), most // largest)
-    methods, points, texts = _Places(titles), _Places(), _Places()
+    order = sorted({row["point"] for row in answers}, key=lambda point: [-weight for weight in weights_of(point)])
+    methods, points, texts = _Places(titles), _Places(order), _Places()
     rows = []
     for place, group in enumerate(kept):
         for row in group:
@@ -61,7 +63,7 @@ def answer_data(answers: Rows, titles: Mapping[str, str], objectives: Sequence[s
 class _Places:
     """Gives each value the place at which it came first."""
 
-    def __init__(self, values: Sequence[str] | Mapping[str, Any] = ()) -> None:
+    def __init__(self, values: Iterable[str] = ()) -> None:
         self.values = {value: place for place, value in enumerate(values)}
 
     def __getitem__(self, value: str) -> int:

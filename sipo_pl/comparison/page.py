@@ -99,9 +99,10 @@ def _cost(metrics: Metrics, parts: Parts) -> Iterable[str]:
     caption = "Hypervolume against minutes; thin bars are intervals over prompts."
     if any(one is not None for one in parts.minutes.values()):
         yield picture(parts.pictures["cost"], "Hypervolume against minutes", caption, single=True)
-    for method in metrics["methods"]:
-        if method["stages"]:
-            yield element("p", f"{method['title']}: {', '.join(method['stages'])}.", "note")
+    stages = {method["title"]: ", ".join(method["stages"]) for method in metrics["methods"]}
+    yield f"<details>{element('summary', 'The stages that each method takes')}"
+    yield from (element("p", f"{title}: {names or 'none'}.", "note") for title, names in stages.items())
+    yield "</details>"
 
 
 def _points(metrics: Metrics) -> Iterable[str]:

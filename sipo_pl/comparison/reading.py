@@ -49,11 +49,11 @@ def headline(metrics: Metrics) -> str:
     better = [one["title"] for one in others if one["hypervolume_gain"]["low"] > 0]
     worse = [one["title"] for one in others if one["hypervolume_gain"]["high"] < 0]
     unknown = len(others) - len(better) - len(worse)
-    parts = [f"Largest hypervolume: {best['title']}, {with_interval(best['hypervolume'])}."]
+    parts = [f"Largest hypervolume: {with_interval(best['hypervolume'])}, that of {best['title']}."]
     if better:
-        parts.append(f"Beyond the interval it is larger than that of {against} for {', '.join(better)}.")
+        parts.append(f"Beyond the interval it is larger than that of {against} for {'; '.join(better)}.")
     if worse:
-        parts.append(f"Beyond the interval it is smaller for {', '.join(worse)}.")
+        parts.append(f"Beyond the interval it is smaller for {'; '.join(worse)}.")
     if unknown:
         parts.append(f"For {unknown} of {len(others)} methods these prompts do not tell it from that of {against}.")
     return " ".join(parts)
@@ -98,9 +98,9 @@ def points_table(metrics: Metrics) -> Table:
     rows = []
     for entry in metrics["points"]:
         mark = "● " if entry["on_union_front"] else ""
-        row = [_title(metrics, entry["method"]), entry["point"] or "all"]
-        for found, sign in ((entry["mean"], mark), (entry["length_matched"], "")):
-            row += [sign + _cell(found and found[name], _decimals(metrics, name)) for name in names]
+        row = [_title(metrics, entry["method"]), mark + (entry["point"] or "all")]
+        for found in (entry["mean"], entry["length_matched"]):
+            row += [_cell(found and found[name], _decimals(metrics, name)) for name in names]
         alike = f"{entry['length_matched_prompts']} of {metrics['prompts']}"
         rows.append([*row, alike, number(entry["words"], 1), number(entry["kl"])])
     return header, rows

@@ -20,7 +20,7 @@ figure.single img { width: 44rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
 th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
-th { background: #f4f4f4; vertical-align: bottom; }
+th { background: #f4f4f4; vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
 th:first-child, td:first-child { text-align: left; }
 .example { border: 1px solid #ccc; border-radius: .3rem; margin: 1rem 0; padding: .5rem .75rem; }
 .prompt { font-weight: 600; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 12rem; overflow-y: auto; }
