@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 FORMATS = ("png", "svg")
 STABLE: Any = {"svg.hashsalt": "sipo_pl"}  # ids inside an SVG are random without it
 UNDATED: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-BAR: dict[str, Any] = {"fmt": "none", "elinewidth": 0.7, "alpha": 0.35, "zorder": 1.5}
+BAR: dict[str, Any] = {"fmt": "none", "elinewidth": 0.7, "alpha": 0.45, "zorder": 1.5}
 
 
 def panel_grid(
