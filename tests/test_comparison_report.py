@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from sipo_pl.artifacts import open_stage, read_json, write_json, write_jsonl
-from sipo_pl.comparison.pictures import gains, looks, utilities
+from sipo_pl.comparison.looks import looks
+from sipo_pl.comparison.pictures import gains, utilities
 from sipo_pl.comparison.reading import headline
 from sipo_pl.comparison.tables import BESIDE, COST
 from sipo_pl.methods import METHODS, entrants
 from sipo_pl.recipe import Data, Objective, Recipe
-from sipo_pl.report.plain_tables import latex_text, markdown_text
+from sipo_pl.report.plain_tables import latex_table, latex_text, markdown_text
 from sipo_pl.report.tables import number
 from sipo_pl.stages.compare import compare
 from sipo_pl.weights import WeightPlan
@@ -233,6 +234,7 @@ def test_special_characters_are_escaped() -> None:
     assert latex_text(r"a_b & 50% #1 $x$ {y} ~ ^ \z") == (
         r"a\_b \& 50\% \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z"
     )
+    assert r"\midrule" + "\n{[}b] & \\% \\\\\n" in latex_table(["a", "b"], [["[b]", "%"]])
     assert latex_text("−1 – <2>\n3") == r"$-$1 -- \textless{}2\textgreater{} 3"
     assert markdown_text("a_b | *c* `d` [e]\n<f>") == r"a\_b \| \*c\* \`d\` \[e\] \<f\>"
 

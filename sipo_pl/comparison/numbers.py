@@ -6,15 +6,16 @@ methods. A number that a method has none of is null, such as how its knob steers
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sipo_pl.comparison.answers import Answers, Key
+from sipo_pl.comparison.ruler import Ruler
 from sipo_pl.methods import BASELINE
 from sipo_pl.metrics.bootstrap import LEVEL, Interval, joint_bootstrap, mean_interval
-from sipo_pl.metrics.hypervolume import Frame, hypervolume
+from sipo_pl.metrics.hypervolume import hypervolume
 from sipo_pl.metrics.spread import spread
 from sipo_pl.metrics.steering import inner_product, kendall_tau
 from sipo_pl.metrics.union import igd_plus, union_front, union_share
@@ -26,27 +27,6 @@ SAME_LENGTH = 0.2  # of the longer of two answers
 DIGITS = 8
 
 Values = NDArray[np.float64]
-
-
-class Ruler(NamedTuple):
-    """What all methods are measured with.
-
-    Args:
-        frame: reference point and unit of each objective
-        mean: mean reward of the calibration texts, (objectives,)
-        points: weights at which methods with a knob answer
-    """
-
-    frame: Frame
-    mean: Values
-    points: Sequence[tuple[float, ...]]
-
-
-def ruler(stored: Mapping[str, Any], points: Sequence[tuple[float, ...]]) -> Ruler:
-    """Return the ruler of what `calibrate` stored and of the weights at which methods answer."""
-    values = list(stored["objectives"].values())
-    reference, scale, mean = (np.array([one[key] for one in values]) for key in ("reference", "scale", "mean"))
-    return Ruler(Frame(reference, scale), mean, points)
 
 
 def summarise(

@@ -1,10 +1,10 @@
 """Pictures of a comparison: the fronts of all methods, each method by itself, the weights, and the cost."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from sipo_pl.methods import METHODS
+from sipo_pl.comparison.looks import Look, looks
 from sipo_pl.report.canvas import add_legend, coordinates, error_bars, panel_grid, save, settle, upright_bar
 from sipo_pl.report.cells import weights_of
 from sipo_pl.report.figures import has_label, label_point, panels, weighted_reward
@@ -13,11 +13,6 @@ from sipo_pl.report.ternary import draw_ternary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito (2008), black, grey and two of Tol's muted ones; marker, line and colour together tell ten methods apart
-COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#999933", "#6b6b6b", "#882255", "#D55E00")
-MARKERS = ("s", "o", "v", "<", ">", "P", "D", "X", "p", "^")
-LINES = ("-", "--", "-.", ":")
-FILLS = ("full", "none", "left", "top", "right", "bottom")  # of the run itself, and of those put beside it
 LEGEND_COLUMNS = COLUMNS = 4
 FAINT = "#b5b5b5"
 
@@ -38,34 +33,6 @@ def draw_all(metrics: Metrics, minutes: Mapping[str, float | None], folder: Path
     if len(metrics["objectives"]) == 3:
         files += draw_weights(metrics, folder / "ternary")
     return files
-
-
-class Look(NamedTuple):
-    """How a method is drawn."""
-
-    colour: str
-    marker: str
-    line: str
-    fill: str
-
-
-def looks(names: Iterable[str]) -> dict[str, Look]:
-    """Return how each method is drawn: the same in every comparison, with another filling in each run put beside.
-
-    Args:
-        names: methods, those of other runs as ``run:method``.
-    """
-    order, prefixes, found = list(METHODS), [""], {}
-    for name in names:
-        prefix, _, method = name.rpartition(":")
-        if prefix not in prefixes:
-            prefixes.append(prefix)
-        place = order.index(method)
-        fill = FILLS[prefixes.index(prefix) % len(FILLS)]
-        found[name] = Look(
-            COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], LINES[place % len(LINES)], fill
-        )
-    return found
 
 
 def draw_methods(metrics: Metrics, stem: Path) -> list[Path]:

@@ -42,7 +42,10 @@ def latex_table(header: Sequence[str], rows: Rows, note: str = "") -> str:
     """
 
     def line(cells: Sequence[str]) -> str:
-        return f"{' & '.join(map(latex_text, cells))} \\\\"
+        text = " & ".join(map(latex_text, cells))
+        if text.startswith("["):  # else an argument of the command before
+            text = f"{{[}}{text[1:]}"
+        return f"{text} \\\\"
 
     comments = [f"% {one}" for one in (*note.splitlines(), r"needs \usepackage{booktabs}")]
     return "\n".join(

@@ -58,10 +58,11 @@ def _write(
     from sipo_pl.comparison.browser import answer_data
     from sipo_pl.comparison.curves import write_curves
     from sipo_pl.comparison.inputs import read_inputs
-    from sipo_pl.comparison.numbers import ruler, sensitivity, summarise
+    from sipo_pl.comparison.numbers import sensitivity, summarise
     from sipo_pl.comparison.page import Parts, page
     from sipo_pl.comparison.pictures import draw_all
     from sipo_pl.comparison.reading import headline, latex, markdown
+    from sipo_pl.comparison.ruler import ruler
     from sipo_pl.comparison.tables import method_rows, point_rows, write_csv
 
     names, stored = recipe.objective_names, read_json(recipe.layout.frame)
