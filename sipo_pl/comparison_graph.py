@@ -34,7 +34,7 @@ def comparison_graph(recipe: Recipe) -> list[Node]:
         nodes += _self_improvement(recipe, on, ground)
     nodes.append(Node("answer", "answer", "answer", (), tuple(dict.fromkeys((*ground, *made)))))
     nodes.append(Node("judge", "judge", "judge", (), ("prepare", "calibrate", "answer")))
-    nodes.append(Node("compare", "compare", "compare", (), ("prepare", "calibrate", "judge")))
+    nodes.append(Node("compare", "compare", "compare", (), ("prepare", "calibrate", "answer", "judge")))
     return nodes
 
 

@@ -16,7 +16,7 @@ from tiny import make_tiny_model
 
 NAMES = ("kind", "short", "plain")
 WORDS = ["red", "blue", "green", "stone", "bird", "cloud", "walk", "sing", "jump", "over", "under", "tree"]
-REPORT_FILES = ("metrics.json", "pareto.png", "report.html")
+REPORT_FILES = ("metrics.json", "pareto.png", "pareto.svg", "report.html", "table.md", "table.tex")
 
 _TRAINER = {"accelerator": "cpu", "devices": 1}
 _OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}

@@ -6,18 +6,21 @@ methods. A number that a method has none of is null, such as how its knob steers
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sipo_pl.comparison.answers import Answers, Key
+from sipo_pl.comparison.ruler import Ruler
 from sipo_pl.methods import BASELINE
-from sipo_pl.metrics.bootstrap import Interval, joint_bootstrap, mean_interval
-from sipo_pl.metrics.hypervolume import Frame, hypervolume
+from sipo_pl.metrics.bootstrap import LEVEL, Interval, joint_bootstrap, mean_interval
+from sipo_pl.metrics.hypervolume import hypervolume
 from sipo_pl.metrics.spread import spread
 from sipo_pl.metrics.steering import inner_product, kendall_tau
 from sipo_pl.metrics.union import igd_plus, union_front, union_share
+from sipo_pl.report.cells import weights_of
+from sipo_pl.weights import point_name
 
 STATISTICS = ("hypervolume", "igd_plus", "mip", "kendall_tau", "union_share", "spread")
 SAME_LENGTH = 0.2  # of the longer of two answers
@@ -26,24 +29,10 @@ DIGITS = 8
 Values = NDArray[np.float64]
 
 
-class Ruler(NamedTuple):
-    """What all methods are measured with.
-
-    Args:
-        frame: reference point and unit of each objective
-        mean: mean reward of the calibration texts, (objectives,)
-        points: weights at which methods with a knob answer
-    """
-
-    frame: Frame
-    mean: Values
-    points: Sequence[tuple[float, ...]]
-
-
 def summarise(
     answers: Mapping[Key, Answers],
     objectives: Sequence[str],
-    ruler: Ruler,
+    measure: Ruler,
     *,
     against: str,
     seed: int,
@@ -54,13 +43,13 @@ def summarise(
     Args:
         answers: by method and point.
         objectives: names, in the recipe's order.
-        ruler: what all are measured with.
+        measure: what all are measured with.
         against: the method that the others' statistics are compared with.
         seed: seed of the bootstrap.
         resamples: draws of the bootstrap.
     """
     methods = list(dict.fromkeys(method for method, _ in answers))
-    weights = {name: [_weights(point) for method, point in answers if method == name] for name in methods}
+    weights = {name: [weights_of(point) for method, point in answers if method == name] for name in methods}
     rewards = {
         name: np.stack([one.rewards for (method, _), one in answers.items() if method == name], axis=1)
         for name in methods
@@ -68,7 +57,7 @@ def summarise(
 
     def statistics(means: Mapping[str, Values]) -> dict[str, Values]:
         union = union_front(list(means.values()))
-        return {name: _statistics(means[name], weights[name], union, ruler) for name in means}
+        return {name: _statistics(means[name], weights[name], union, measure) for name in means}
 
     rng = np.random.default_rng(seed)
     found = joint_bootstrap(rewards, statistics, against, rng, resamples=resamples)
@@ -81,7 +70,8 @@ def summarise(
         "objectives": list(objectives),
         "prompts": len(next(iter(answers.values())).rewards),
         "against": against,
-        "bootstrap": {"resamples": resamples, "seed": seed},
+        "weights": [point_name(point) for point in measure.points],
+        "bootstrap": {"resamples": resamples, "level": LEVEL, "seed": seed},
         "methods": [
             {
                 "method": name,
@@ -93,10 +83,6 @@ def summarise(
         ],
         "points": points,
     }
-
-
-def _weights(point: str) -> tuple[float, ...]:
-    return tuple(float(weight) for weight in point.split(",")) if point else ()
 
 
 def _statistics(means: Values, weights: Sequence[tuple[float, ...]], union: Values, ruler: Ruler) -> Values:

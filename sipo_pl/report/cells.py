@@ -117,8 +117,8 @@ def measured_cells(
 
 
 def weights_of(point: str) -> tuple[float, ...]:
-    """Return the weights that a point's name tells; none for the base."""
-    return () if point == BASE else tuple(float(weight) for weight in point.split(","))
+    """Return the weights that a point's name tells; none for the base, and for one answer at all weights."""
+    return () if point in (BASE, "") else tuple(float(weight) for weight in point.split(","))
 
 
 def _order(key: tuple[str, str]) -> tuple[float, tuple[float, ...]]:

@@ -53,13 +53,13 @@ def candidate_examples(inputs: Inputs, objectives: Sequence[str], count: int) ->
     candidates = inputs.combined or inputs.rows["sample"]
     taken = {(row["prompt_id"], row["sample_id"]) for row in inputs.kept}
     pairs = {pair["prompt_id"]: pair for pair in reversed(inputs.pairs)}
-    chosen = [(row, row) for row in _spread(inputs.kept, count)]
+    chosen = [(row, row) for row in spread(inputs.kept, count)]
     others = [
         (row, pairs[row["prompt_id"]])
         for row in candidates
         if row["prompt_id"] in pairs and (row["prompt_id"], row["sample_id"]) not in taken
     ]
-    chosen += _spread(others, count - len(chosen))
+    chosen += spread(others, count - len(chosen))
     find = _Finder(inputs, objectives)
     return [find.example(row, pair) for row, pair in chosen]
 
@@ -79,7 +79,7 @@ def test_examples(inputs: Inputs, objectives: Sequence[str], count: int) -> list
             order = (point != BASE, [-weight for weight in weights_of(point)], phase != "before", row["k"])
             text = Text(title, row["text"], rewards.get((phase, row["sample_id"]), {}), row["marks"])
             by_prompt.setdefault(row["prompt_id"], []).append((order, text, row["prompt"]))
-    prompts = [by_prompt[prompt] for prompt in _spread(sorted(by_prompt), count)]
+    prompts = [by_prompt[prompt] for prompt in spread(sorted(by_prompt), count)]
     return [
         Example(prompt_text(texts[0][2]), "", [text for _, text, _ in sorted(texts, key=lambda entry: entry[0])])
         for texts in prompts
@@ -142,7 +142,7 @@ class _Finder:
         return Text(title, text, rewards, marks, kept)
 
 
-def _spread(rows: Sequence[Any], count: int) -> list[Any]:
+def spread(rows: Sequence[Any], count: int) -> list[Any]:
     """Return `count` of `rows` at even distances, so that no end of the data is shown alone."""
     count = max(0, min(count, len(rows)))
     return [rows[index * len(rows) // count] for index in range(count)]

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sipo_pl.report.cells import BASE, ENDS, ROUND
+from sipo_pl.report.canvas import add_legend, coordinates, error_bars, panel_grid, save, settle
+from sipo_pl.report.cells import BASE, ENDS, ROUND, weights_of
+from sipo_pl.report.ternary import draw_ternary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,95 +51,128 @@ def panels(objectives: Sequence[str]) -> list[tuple[str, str]]:
     return list(itertools.combinations(objectives, 2))[:MAX_PANELS]
 
 
-def draw_fronts(metrics: Mapping[str, Any], path: Path) -> None:
-    """Draw the fronts of `metrics` as a PNG, one panel per pair of objectives.
+def draw_fronts(metrics: Mapping[str, Any], stem: Path) -> list[Path]:
+    """Draw the fronts of `metrics` as PNG and SVG, one panel per pair of objectives.
 
     Two objectives: the points of a phase are joined in the order of their weights. More: each point before is joined
     with its point after, since a front of three objectives is no line.
-    """
-    from matplotlib.figure import Figure
 
+    Args:
+        metrics: what `metrics.json` holds.
+        stem: path without its suffix.
+
+    Returns:
+        The files.
+    """
     pairs = panels(metrics["objectives"])
-    columns = min(3, len(pairs))
-    rows = -(-len(pairs) // columns)
-    size = (7.2, 5.2) if len(pairs) == 1 else (4.6 * columns, 4.4 * rows + 0.4)
-    figure = Figure(figsize=size, dpi=160, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
-    for axis, pair in itertools.zip_longest(axes, pairs):
-        if pair is None:
-            axis.set_axis_off()
-        else:
-            _panel(axis, metrics, pair)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    figure, axes = panel_grid(len(pairs), single=(7.2, 5.2), each=(4.6, 4.4), extra=0.4)
+    for axis, pair in zip(axes, pairs, strict=True):
+        _panel(axis, metrics, pair)
+    add_legend(figure, len(LOOKS) + len(BETWEEN))
+    return save(figure, stem)
+
+
+def draw_weights(metrics: Mapping[str, Any], stem: Path) -> list[Path]:
+    """Draw the weighted reward over three weights before and after, in units above the frame's reference point.
+
+    Args:
+        metrics: what `metrics.json` holds.
+        stem: path without its suffix.
+
+    Returns:
+        The files.
+    """
+    frame = metrics["hypervolume"]
+    surfaces: dict[str, dict[tuple[float, ...], float]] = {}
+    for entry in metrics["points"]:
+        if weights := weights_of(entry["point"]):
+            surface = surfaces.setdefault(_look(entry["phase"], metrics["points"]).label, {})
+            surface[weights] = weighted_reward(entry["mean"], weights, frame["reference"], frame["range"])
+    return draw_ternary(surfaces, metrics["objectives"], "weighted reward, in units above the reference point", stem)
+
+
+def weighted_reward(
+    mean: Mapping[str, Mapping[str, float]],
+    weights: Sequence[float],
+    origin: Mapping[str, float],
+    unit: Mapping[str, float],
+) -> float:
+    """Return the weighted sum of mean rewards, in units from an origin.
+
+    Args:
+        mean: objective to its estimate.
+        weights: in the order of `mean`.
+        origin: objective to where it is counted from.
+        unit: objective to its unit.
+    """
+    pairs = zip(mean.items(), weights, strict=True)
+    return sum(weight * (one["estimate"] - origin[name]) / unit[name] for (name, one), weight in pairs)
 
 
 def _panel(axis: "Axes", metrics: Mapping[str, Any], pair: tuple[str, str]) -> None:
-    axis.grid(color="#e4e4e4", linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.margins(0.14)
-    axis.set_xlabel(f"{pair[0]}  → better", parse_math=False)
-    axis.set_ylabel(f"{pair[1]}  → better", parse_math=False)
+    settle(axis, f"{pair[0]}  → better", f"{pair[1]}  → better", margin=0.14)
     two = len(metrics["objectives"]) == 2
     entries: dict[str, list[Mapping[str, Any]]] = {}
     for entry in metrics["points"]:
         entries.setdefault(entry["phase"], []).append(entry)
     for phase, found in entries.items():
-        last = phase == "after" and any(other.startswith(ROUND) for other in entries)
-        _phase(axis, found, pair, LAST if last else look_of(phase), joined=two)
+        _phase(axis, found, pair, _look(phase, metrics["points"]), joined=two)
         if phase in ENDS and (two or phase == "after" or "after" not in entries):
             _label(axis, phase, found, pair)
     if not two:
         _join_phases(axis, metrics["points"], pair)
 
 
+def _look(phase: str, points: Sequence[Mapping[str, Any]]) -> Look:
+    last = phase == "after" and any(entry["phase"].startswith(ROUND) for entry in points)
+    return LAST if last else look_of(phase)
+
+
 def _phase(
     axis: "Axes", entries: Sequence[Mapping[str, Any]], pair: tuple[str, str], look: Look, *, joined: bool
 ) -> None:
-    means = [[entry["mean"][name] for entry in entries] for name in pair]
-    x, y = ([mean["estimate"] for mean in of_one] for of_one in means)
-    errors = [
-        [
-            [max(0.0, mean["estimate"] - mean["low"]) for mean in of_one],
-            [max(0.0, mean["high"] - mean["estimate"]) for mean in of_one],
-        ]
-        for of_one in means
-    ]
-    axis.errorbar(x, y, xerr=errors[0], yerr=errors[1], fmt="none", ecolor=look.colour, elinewidth=0.7, alpha=0.45)
-    line = look.line if joined else ""
+    means = [entry["mean"] for entry in entries]
+    error_bars(axis, means, pair, look.colour)
+    line = look.line if joined else "none"
+    x, y = coordinates(means, pair)
     axis.plot(
         x,
         y,
-        linestyle=line or "none",
-        marker=look.marker,
-        color=look.colour,
-        markersize=6,
+        linestyle=line,
         linewidth=1.3,
+        marker=look.marker,
+        markersize=6,
+        color=look.colour,
         label=look.label,
     )
 
 
 def _label(axis: "Axes", phase: str, entries: Sequence[Mapping[str, Any]], pair: tuple[str, str]) -> None:
-    from matplotlib.patheffects import withStroke
-
     look = look_of(phase)
     for index, entry in enumerate(entries):
-        weights = entry["point"].split(",")
-        if len(entries) > LABELLED and "1" not in weights:
-            continue
-        x, y = (entry["mean"][name]["estimate"] for name in pair)
         across, up = look.label_offset
-        if len(pair) < len(weights) and index % 2:  # long labels: neighbours above and below by turns
+        if len(pair) < entry["point"].count(",") + 1 and index % 2:  # long labels: neighbours above and below by turns
             up = -17 - up
-        text = axis.annotate(_short(entry["point"]), (x, y), xytext=(across, up), textcoords="offset points")
-        text.set(ha=look.label_align, fontsize=7.5, color=look.colour)
-        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+        if has_label(entry["point"], len(entries)):
+            at = (entry["mean"][name]["estimate"] for name in pair)
+            label_point(axis, entry["point"], tuple(at), (across, up), look.colour, look.label_align)
 
 
-def _short(point: str) -> str:
-    return ",".join(weight.removeprefix("0") or "0" for weight in point.split(","))
+def has_label(point: str, count: int) -> bool:
+    """Return whether one of `count` points is labelled: every one of a few, else the corners."""
+    return count <= LABELLED or "1" in point.split(",")
+
+
+def label_point(
+    axis: "Axes", point: str, at: tuple[float, ...], offset: tuple[int, int], colour: str, align: str = "left"
+) -> None:
+    """Write a point's weights, without leading zeros, beside it; the offset is in points of print."""
+    from matplotlib.patheffects import withStroke
+
+    words = ",".join(weight.removeprefix("0") or "0" for weight in point.split(","))
+    text = axis.annotate(words, (at[0], at[1]), xytext=offset, textcoords="offset points")
+    text.set(ha=align, fontsize=7.5, color=colour)
+    text.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
 def _join_phases(axis: "Axes", points: Sequence[Mapping[str, Any]], pair: tuple[str, str]) -> None:

@@ -1,7 +1,10 @@
 """Small pieces of HTML; every text is escaped here."""
 
+import base64
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from sipo_pl.report.style import STYLE
@@ -9,17 +12,22 @@ from sipo_pl.report.style import STYLE
 LONG_NAME = 24  # characters
 
 
-def document(title: str, body: Iterable[str]) -> str:
-    """Return a whole page that asks nothing from anywhere."""
+def document(title: str, body: Iterable[str], script: str = "") -> str:
+    """Return a whole page that asks nothing from anywhere, and that runs no program but `script`."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"; script-src 'sha256-{digest}'" if script else ""
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'{allowed}"
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<link rel="icon" href="data:,">',
             f"<title>{escape(title)}</title>",
             f"<style>{STYLE}</style></head><body>",
             *body,
+            *([f"<script>{script}</script>"] if script else []),
             "</body></html>\n",
         ]
     )
@@ -39,6 +47,21 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "
     title = element("caption", caption) if caption else ""
     inner = f"{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="scroll" tabindex="0"><table>{inner}</table></div>'
+
+
+def picture(path: Path, alt: str, caption: str, *, single: bool = False) -> str:
+    """Return an SVG file as a figure that holds it.
+
+    Args:
+        path: the file.
+        alt: what it shows, for those who do not see it.
+        caption: what stands below.
+        single: whether it has one panel, and so needs no more than a part of the page's width.
+    """
+    data = base64.b64encode(path.read_bytes()).decode()
+    css = ' class="single"' if single else ""
+    image = f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+    return f"<figure{css}>{image}{element('figcaption', caption)}</figure>"
 
 
 def side_by_side(found: Iterable[str]) -> str:

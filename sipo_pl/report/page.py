@@ -1,14 +1,15 @@
 """The report as one self-contained page."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sipo_pl.recipe import Recipe
 from sipo_pl.report.cells import BASE
 from sipo_pl.report.examples import Example, Text, candidate_examples, test_examples
 from sipo_pl.report.inputs import Inputs
-from sipo_pl.report.markup import document, element, side_by_side, table, tables
-from sipo_pl.report.sections import changes, corner_control, fronts, means, volumes
+from sipo_pl.report.markup import document, element, side_by_side, tables
+from sipo_pl.report.sections import changes, corner_control, fronts, means, settings, volumes, yields
 from sipo_pl.report.tables import headline, number, remarks
 
 Metrics = Mapping[str, Any]
@@ -21,14 +22,14 @@ CANDIDATES = (
 TESTS = "Responses to prompts that no training saw, with the rewards of the fronts above."
 
 
-def page(recipe: Recipe, metrics: Metrics, inputs: Inputs, picture: bytes, samples: int) -> str:
+def page(recipe: Recipe, metrics: Metrics, inputs: Inputs, pictures: Mapping[str, Path], samples: int) -> str:
     """Return the report as HTML.
 
     Args:
         recipe: the run's recipe.
         metrics: what `metrics.json` holds.
         inputs: rows and tables of the stages.
-        picture: the fronts as PNG.
+        pictures: name to SVG file: pareto, and for three objectives ternary.
         samples: how many candidates to show; a quarter as many test prompts.
     """
     names = recipe.objective_names
@@ -39,7 +40,7 @@ def page(recipe: Recipe, metrics: Metrics, inputs: Inputs, picture: bytes, sampl
         element("h1", f"{recipe.name}: {' and '.join(names) if len(names) == 2 else ', '.join(names)}"),
         element("p", headline(metrics), "headline"),
         *(element("p", remark) for remark in remarks(metrics)),
-        *fronts(metrics, picture),
+        *fronts(metrics, pictures),
         *_left_out(inputs, "measure-align", "measure-realign"),
         *volumes(metrics),
         *means(metrics),
@@ -49,29 +50,19 @@ def page(recipe: Recipe, metrics: Metrics, inputs: Inputs, picture: bytes, sampl
         side_by_side(tables(inputs.statistics or {})),
         *_left_out(inputs, "prepare"),
         element("h2", "Yields per stage and weight"),
-        *_yields(inputs),
+        *yields(inputs.yields),
         *_left_out(inputs, "filter"),
         *_examples("Candidates", CANDIDATES, candidates),
         *_left_out(inputs, "sample", "review", "rewrite", "score", "combine"),
         *_examples("Test prompts", TESTS, tests, "pairs" if paired else ""),
         *_left_out(inputs, "evaluate-align", "evaluate-realign"),
-        *_settings(recipe, metrics, inputs),
+        *settings(recipe, metrics, inputs.versions),
     ]
     return document(f"{recipe.name}: SIPO report", body)
 
 
 def _left_out(inputs: Inputs, *stages: str) -> list[str]:
     return [element("p", inputs.left_out[stage], "left-out") for stage in stages if stage in inputs.left_out]
-
-
-def _yields(inputs: Inputs) -> Iterable[str]:
-    filters = {name: table for name, table in inputs.yields.items() if name.endswith("filter")}
-    if len(filters) < 2:
-        yield side_by_side(tables(filters.get("filter", inputs.yields)))
-        return
-    for index, found in enumerate(filters.values(), start=1):
-        yield element("h3", f"Round {index}")
-        yield side_by_side(tables(found))
 
 
 def _examples(title: str, note: str, examples: Sequence[Example], css: str = "") -> Iterable[str]:
@@ -96,20 +87,3 @@ def _text(text: Text) -> str:
         + element("div", text.text or "(empty)", "body")
         + "</section>"
     )
-
-
-def _settings(recipe: Recipe, metrics: Metrics, inputs: Inputs) -> Iterable[str]:
-    rows = {
-        "name": recipe.name,
-        "base model": recipe.base_model,
-        "objectives": ", ".join(recipe.objective_names),
-        "beta": recipe.beta,
-        "dtype": recipe.dtype,
-        "seed": recipe.seed,
-        **({"limit": recipe.limit} if recipe.limit else {}),
-        **({"rounds": recipe.rounds} if recipe.rounds > 1 else {}),
-        "bootstrap resamples": metrics["bootstrap"]["resamples"],
-        **inputs.versions,
-    }
-    yield element("h2", "Run")
-    yield table(["setting", "value"], rows.items())

@@ -1,13 +1,24 @@
 """Sections of the page that show the numbers of `metrics.json`."""
 
-import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from sipo_pl.recipe import Recipe
 from sipo_pl.report.cells import BASE
 from sipo_pl.report.figures import panels
-from sipo_pl.report.markup import element, side_by_side, table
-from sipo_pl.report.tables import interval, number, reward, reward_decimals, with_interval
+from sipo_pl.report.markup import element, picture, side_by_side, table, tables
+from sipo_pl.report.tables import (
+    MEANS_NOTE,
+    by_point,
+    interval,
+    mean_table,
+    number,
+    reward,
+    reward_decimals,
+    unbroken,
+    with_interval,
+)
 
 Metrics = Mapping[str, Any]
 
@@ -15,21 +26,28 @@ VOLUME = 3  # decimals
 FIXED_BY = {BASE: "the base", "before": "the first alignment", "after": "the re-alignment"}
 
 
-def fronts(metrics: Metrics, picture: bytes) -> Iterable[str]:
-    """Yield the picture of the fronts."""
+def fronts(metrics: Metrics, pictures: Mapping[str, Path]) -> Iterable[str]:
+    """Yield the picture of the fronts, and for three objectives that of the weights."""
     names = metrics["objectives"]
     level, prompts = metrics["bootstrap"]["level"], metrics["prompts"]
-    shown = len(panels(names))
-    few = f" The first {shown} pairs of objectives are drawn." if shown < len(names) * (len(names) - 1) // 2 else ""
     caption = (
         f"Mean rewards over {prompts} test prompts; up and right is better. Labels are weights in the order "
-        f"{', '.join(names)}; thin bars are {level:.0%} bootstrap intervals over prompts.{few}"
+        f"{', '.join(names)}; thin bars are {level:.0%} bootstrap intervals over prompts.{few_panels(names)}"
     )
-    data = base64.b64encode(picture).decode()
     yield element("h2", "Fronts")
-    css = ' class="single"' if shown == 1 else ""
-    yield f'<figure{css}><img alt="Fronts before and after re-alignment" src="data:image/png;base64,{data}">'
-    yield element("figcaption", caption) + "</figure>"
+    yield picture(pictures["pareto"], "Fronts before and after re-alignment", caption, single=len(names) == 2)
+    if "ternary" in pictures:
+        caption = (
+            "The weighted reward at each weight, in units above the reference point of the frame below: what somebody "
+            "with these weights gets. Corners are weights of one objective alone."
+        )
+        yield picture(pictures["ternary"], "Weighted reward over the weights, before and after", caption)
+
+
+def few_panels(names: Sequence[str]) -> str:
+    """Return the words that not all pairs of objectives are drawn, where they are not."""
+    shown = len(panels(names))
+    return f" The first {shown} pairs of objectives are drawn." if shown < len(names) * (len(names) - 1) // 2 else ""
 
 
 def volumes(metrics: Metrics) -> Iterable[str]:
@@ -67,24 +85,19 @@ def volumes(metrics: Metrics) -> Iterable[str]:
 
 def means(metrics: Metrics) -> Iterable[str]:
     """Yield the means of every weight, before and after, and how the responses end."""
-    names = metrics["objectives"]
-    found = {(entry["phase"], entry["point"]): entry for entry in metrics["points"]}
-    phases = [phase for phase in dict.fromkeys(phase for phase, _ in found) if phase != BASE]
-    points = dict.fromkeys(point for _, point in found)
-    rows, endings = [], []
-    for point in points:
-        entries = [found.get((BASE if point == BASE and phase == "before" else phase, point)) for phase in phases]
-        rows.append([point, *(_mean(metrics, entry, name) for name in names for entry in entries)])
+    phases, points = by_point(metrics)
+    endings = []
+    for point, entries in points.items():
         ending = [f"{entry['words']:.0f}" if entry else "" for entry in entries]
         ending += [f"{entry[what]:.0%}" if entry else "" for what in ("finished", "collapsed") for entry in entries]
         endings.append([point, *ending])
-    weights = f"weights ({', '.join(names)})"
+    header, rows = mean_table(metrics)
     yield element("h2", "Mean reward per weight")
-    yield table([weights, *(f"{name} {phase}" for name in names for phase in phases)], rows)
-    yield element("p", "● on the Pareto front of its phase. In brackets the interval of the mean.", "note")
+    yield table(header, rows)
+    yield element("p", MEANS_NOTE, "note")
     yield element("h2", "Length and endings per weight")
     yield table(
-        [weights, *(f"{what} {phase}" for what in ("words", "finished", "collapsed") for phase in phases)], endings
+        [header[0], *(f"{what} {phase}" for what in ("words", "finished", "collapsed") for phase in phases)], endings
     )
     yield element(
         "p",
@@ -92,13 +105,6 @@ def means(metrics: Metrics) -> Iterable[str]:
         "themselves.",
         "note",
     )
-
-
-def _mean(metrics: Metrics, entry: Metrics | None, name: str) -> str:
-    if entry is None:
-        return ""
-    mark = "● " if entry["on_front"] else ""
-    return mark + _unbroken(with_interval(entry["mean"][name], reward_decimals(metrics, name)))
 
 
 def changes(metrics: Metrics) -> Iterable[str]:
@@ -145,8 +151,43 @@ def corner_control(metrics: Metrics) -> Iterable[str]:
 def _difference(metrics: Metrics, difference: Metrics | None, name: str) -> str:
     if difference is None:
         return "–"
-    return _unbroken(with_interval(difference[name], reward_decimals(metrics, name), sign=True))
+    return unbroken(with_interval(difference[name], reward_decimals(metrics, name), sign=True))
 
 
-def _unbroken(text: str) -> str:
-    return text.replace(", ", ",\u00a0")  # a narrow cell breaks before the interval, not inside
+def yields(found: Mapping[str, Any]) -> Iterable[str]:
+    """Yield what each stage let through, by weight; one part a round where there are several.
+
+    Args:
+        found: stage to its table of yields, of a later round as round-2/filter.
+    """
+    filters = {name: one for name, one in found.items() if name.endswith("filter")}
+    if len(filters) < 2:
+        yield side_by_side(tables(filters.get("filter", found)))
+        return
+    for index, one in enumerate(filters.values(), start=1):
+        yield element("h3", f"Round {index}")
+        yield side_by_side(tables(one))
+
+
+def settings(recipe: Recipe, metrics: Metrics, versions: Mapping[str, str]) -> Iterable[str]:
+    """Yield what the run was made with.
+
+    Args:
+        recipe: the run's recipe.
+        metrics: what `metrics.json` holds.
+        versions: package to version.
+    """
+    rows = {
+        "name": recipe.name,
+        "base model": recipe.base_model,
+        "objectives": ", ".join(recipe.objective_names),
+        "beta": recipe.beta,
+        "dtype": recipe.dtype,
+        "seed": recipe.seed,
+        **({"limit": recipe.limit} if recipe.limit else {}),
+        **({"rounds": recipe.rounds} if recipe.rounds > 1 else {}),
+        "bootstrap resamples": metrics["bootstrap"]["resamples"],
+        **versions,
+    }
+    yield element("h2", "Run")
+    yield table(["setting", "value"], rows.items())

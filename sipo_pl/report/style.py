@@ -20,7 +20,7 @@ figure.single img { width: 44rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
 th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
-th { background: #f4f4f4; vertical-align: bottom; }
+th { background: #f4f4f4; vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
 th:first-child, td:first-child { text-align: left; }
 .example { border: 1px solid #ccc; border-radius: .3rem; margin: 1rem 0; padding: .5rem .75rem; }
 .prompt { font-weight: 600; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 12rem; overflow-y: auto; }
@@ -35,10 +35,20 @@ th:first-child, td:first-child { text-align: left; }
 .text .body { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 18rem; overflow-y: auto; margin-top: .3rem; }
 .badge { display: inline-block; border: 1px solid #767676; border-radius: .8rem; font-size: .78rem; padding: 0 .5rem;
   margin: .1rem .2rem .1rem 0; }
+.controls { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: end; margin: .75rem 0; }
+.controls label { display: flex; flex-direction: column; font-size: .85rem; color: #444; }
+.controls select, .controls input, .pager button { font: inherit; padding: .25rem .4rem; color: #1a1a1a;
+  background: #fff; border: 1px solid #767676; border-radius: .25rem; max-width: 100%; }
+.controls input[type=number] { width: 7rem; }
+.pager { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; max-width: none; }
+.pager button:disabled { color: #767676; border-color: #ccc; }
+.controls :focus-visible, .pager :focus-visible, .scroll:focus-visible {
+  outline: .15rem solid #0072b2; outline-offset: 1px; }
 .rewards { color: #444; font-size: .82rem; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .scroll, .prompt, .text .body { overflow: visible; max-height: none; }
+  .controls, .pager button { display: none; }
   table { font-size: 8pt; }
   th, td { white-space: normal; padding: .15rem .3rem; }
   figure, tr, .text { break-inside: avoid; }

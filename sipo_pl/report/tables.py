@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sipo_pl.report.cells import ROUND
+from sipo_pl.report.cells import BASE, ROUND
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 LONGER = 0.1
+MEANS_NOTE = "● on the Pareto front of its phase. In brackets the interval of the mean."
 Metrics = Mapping[str, Any]
 
 
@@ -103,6 +104,40 @@ def summary_table(metrics: Metrics) -> "Table":
     return table
 
 
+def mean_table(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the means of every weight and phase, with intervals, for reading."""
+    names, (phases, points) = metrics["objectives"], by_point(metrics)
+    header = [f"weights ({', '.join(names)})", *(f"{name} {phase}" for name in names for phase in phases)]
+    rows = [
+        [point, *(_mean(metrics, entry, name) for name in names for entry in entries)]
+        for point, entries in points.items()
+    ]
+    return header, rows
+
+
+def by_point(metrics: Metrics) -> tuple[list[str], dict[str, list[Metrics | None]]]:
+    """Return the phases, and each point's entries in their order; the base model's stands in the first phase."""
+    found = {(entry["phase"], entry["point"]): entry for entry in metrics["points"]}
+    phases = [phase for phase in dict.fromkeys(phase for phase, _ in found) if phase != BASE]
+    points: dict[str, list[Metrics | None]] = {}
+    for point in dict.fromkeys(point for _, point in found):
+        keys = [(BASE if point == BASE and phase == "before" else phase, point) for phase in phases]
+        points[point] = [found.get(key) for key in keys]
+    return phases, points
+
+
+def _mean(metrics: Metrics, entry: Metrics | None, name: str) -> str:
+    if entry is None:
+        return ""
+    mark = "● " if entry["on_front"] else ""
+    return mark + unbroken(with_interval(entry["mean"][name], reward_decimals(metrics, name)))
+
+
+def unbroken(text: str) -> str:
+    """Return a text whose intervals are not broken: a narrow cell breaks before one, not inside."""
+    return text.replace(", ", ",\u00a0")
+
+
 def number(value: float, decimals: int = 2, sign: bool = False) -> str:
     """Return a number for reading, with a true minus sign."""
     text = f"{value:{'+' if sign else ''}.{decimals}f}"
@@ -123,7 +158,12 @@ def interval(entry: Mapping[str, float], decimals: int = 2) -> str:
 
 def reward_decimals(metrics: Metrics, objective: str) -> int:
     """Return how many decimals show two digits of the differences that the front spans on `objective`."""
-    return min(6, max(0, 2 - math.floor(math.log10(metrics["hypervolume"]["range"][objective]))))
+    return decimals_of(metrics["hypervolume"]["range"][objective])
+
+
+def decimals_of(unit: float) -> int:
+    """Return how many decimals show two digits of what is about one `unit` large."""
+    return min(6, max(0, 2 - math.floor(math.log10(unit))))
 
 
 def reward(metrics: Metrics, objective: str, value: float, sign: bool = False) -> str:

@@ -1,10 +1,10 @@
-"""Stage report: what a run measured, as numbers, a picture and a page."""
+"""Stage report: what a run measured, as numbers, pictures, tables and a page."""
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from sipo_pl.artifacts import Manifest, atomic_path, open_stage, write_json
+from sipo_pl.artifacts import Manifest, open_stage, write_json, write_text
 from sipo_pl.errors import UsageError
 from sipo_pl.recipe import Recipe
 
@@ -13,7 +13,7 @@ MIN_RESAMPLES = 40  # fewer have no 2.5 % quantile
 
 
 def report(recipe: Recipe, resamples: int = 2000, samples: int = 12, overwrite: bool = False) -> None:
-    """Write report.html, pareto.png and metrics.json of a run.
+    """Write report.html, metrics.json, pictures and tables of a run.
 
     Args:
         recipe: what the stages of the run share
@@ -35,8 +35,7 @@ def report(recipe: Recipe, resamples: int = 2000, samples: int = 12, overwrite: 
     if manifest.complete:
         LOG.info("report: complete in %s", folder)
         return
-    files = [folder / name for name in ("metrics.json", "pareto.png", "report.html")]
-    _write(recipe, *files, resamples=resamples, samples=samples)
+    files = _write(recipe, folder, resamples=resamples, samples=samples)
     manifest.finish(folder, files)
     for file in files:
         LOG.info("report: %s", file)
@@ -48,13 +47,15 @@ def _has_fewer(folder: Path, inputs: Mapping[str, str]) -> bool:
     return found is not None and found.inputs != inputs and found.inputs.items() <= inputs.items()
 
 
-def _write(recipe: Recipe, metrics_file: Path, picture: Path, page_file: Path, *, resamples: int, samples: int) -> None:
+def _write(recipe: Recipe, folder: Path, *, resamples: int, samples: int) -> list[Path]:
+    """Write everything, and return the files, those first that a reader opens first."""
     from sipo_pl.report.cells import measured_cells
-    from sipo_pl.report.figures import draw_fronts
+    from sipo_pl.report.figures import draw_fronts, draw_weights
     from sipo_pl.report.inputs import read_inputs
     from sipo_pl.report.numbers import summarise
     from sipo_pl.report.page import page
-    from sipo_pl.report.tables import headline
+    from sipo_pl.report.plain_tables import latex_table, markdown_table
+    from sipo_pl.report.tables import MEANS_NOTE, headline, mean_table
 
     inputs = read_inputs(recipe)
     before, after = inputs.rows["measure-align"], inputs.rows["measure-realign"]
@@ -64,10 +65,18 @@ def _write(recipe: Recipe, metrics_file: Path, picture: Path, page_file: Path, *
         "yields": inputs.yields,
         "statistics": inputs.statistics,
     }
-    write_json(metrics_file, metrics)
-    with atomic_path(picture) as aside:
-        draw_fronts(metrics, aside)
-    html = page(recipe, metrics, inputs, picture.read_bytes(), samples)
-    with atomic_path(page_file) as aside:
-        aside.write_text(html, encoding="utf-8")
+    write_json(folder / "metrics.json", metrics)
+    drawn = draw_fronts(metrics, folder / "pareto")
+    if len(recipe.objectives) == 3:
+        drawn += draw_weights(metrics, folder / "ternary")
+    vector = {path.stem: path for path in drawn if path.suffix == ".svg"}
+    header, rows = mean_table(metrics)
+    texts = {
+        "report.html": page(recipe, metrics, inputs, vector, samples),
+        "table.md": f"{markdown_table(header, rows)}\n{MEANS_NOTE}\n",
+        "table.tex": latex_table(header, rows, MEANS_NOTE),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
     LOG.info("report: %s", headline(metrics))
+    return [*(folder / name for name in ("report.html", "metrics.json", "table.md", "table.tex")), *drawn]

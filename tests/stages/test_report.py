@@ -18,8 +18,10 @@ from sipo_pl.data.units import read_units
 from sipo_pl.errors import UsageError, UserError
 from sipo_pl.recipe import Data, Objective, Recipe
 from sipo_pl.report.cells import measured_cells
+from sipo_pl.report.figures import weighted_reward
 from sipo_pl.report.numbers import summarise
 from sipo_pl.report.tables import headline, remarks, summary_table
+from sipo_pl.report.ternary import place
 from sipo_pl.stages.report import report
 from sipo_pl.weights import WeightPlan, point_name
 
@@ -148,7 +150,7 @@ class Run:
 @pytest.fixture
 def make_run(tmp_path: Path):
     def make(n: int = 2, folder: str = "run", **changes: Any) -> Run:
-        names = ["detail", "ease", "brev_ity"][:n]
+        names = ["detail", "ease", "brev_ity", "50% & up"][:n]
         recipe = Recipe(
             name="demo",
             base_model="tiny",
@@ -226,6 +228,52 @@ def test_metrics_json_is_the_same_bytes_whatever_the_units(make_run) -> None:
     assert written[0] == written[1]
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_pictures_and_tables_are_the_same_bytes_each_time(make_run, n: int) -> None:
+    found = []
+    for folder in ("first", "second"):
+        run = make_run(n, folder=folder).complete()
+        make_report(run)
+        found.append({path.name: path.read_bytes() for path in run.recipe.layout.stage("report").iterdir()})
+    pictures = {"pareto", "ternary"} if n == 3 else {"pareto"}
+    drawn = {f"{name}.{kind}" for name in pictures for kind in ("png", "svg")}
+    assert set(found[0]) == {"manifest.json", "metrics.json", "report.html", "table.md", "table.tex", *drawn}
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_tables_for_papers_hold_the_means(make_run, n: int) -> None:
+    run = make_run(n).complete()
+    metrics, _ = make_report(run)
+    folder = run.recipe.layout.stage("report")
+    markdown = [line for line in (folder / "table.md").read_text("utf-8").splitlines() if line.startswith("|")]
+    tex = [line for line in (folder / "table.tex").read_text("utf-8").splitlines() if line.endswith(r"\\")]
+    points = list(dict.fromkeys(entry["point"] for entry in metrics["points"]))
+    assert [line.split(" | ")[0].strip("| ") for line in markdown[2:]] == points
+    for entry in metrics["points"]:
+        (line,) = (line for line in tex if line.startswith(f"{entry['point']} & "))
+        for mean in entry["mean"].values():
+            assert f"{mean['estimate']:.2f}".replace("-", "$-$") in line
+    assert all(line.count(" & ") == 2 * n for line in tex)
+    assert all(line.count(" | ") == 2 * n for line in markdown)
+    assert ("brev\\_ity before" in tex[0]) == (n == 4)
+    assert ("50\\% \\& up after" in tex[0]) == (n == 4)
+
+
+def test_triangles_show_the_weighted_reward(make_run) -> None:
+    metrics = make_run(3).numbers()
+    entry = next(entry for entry in metrics["points"] if entry["point"] == "0.5,0.25,0.25")
+    frame = metrics["hypervolume"]
+    by_hand = sum(
+        weight * (entry["mean"][name]["estimate"] - frame["reference"][name]) / frame["range"][name]
+        for weight, name in zip((0.5, 0.25, 0.25), metrics["objectives"], strict=True)
+    )
+    found = weighted_reward(entry["mean"], (0.5, 0.25, 0.25), frame["reference"], frame["range"])
+    assert found == pytest.approx(by_hand)
+    assert place((1.0, 0.0, 0.0)) == (0.0, 0.0)
+    assert place((1 / 3, 1 / 3, 1 / 3)) == pytest.approx((0.5, 3**0.5 / 6))
+
+
 class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -249,7 +297,8 @@ def test_page_asks_nothing_from_anywhere_and_escapes_texts(make_run, n: int) -> 
     assert page.links
     assert all(link.startswith("data:") for link in page.links)
     assert "script" not in page.tags
-    assert page.tags.count("img") == 1
+    assert "default-src 'none'" in html
+    assert page.tags.count("img") == 1 + (n == 3)
     style = html[html.index("<style>") : html.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
