@@ -16,6 +16,7 @@ from sipo_pl.policies.lora import LoRAStack
 
 ZERO = "cpu_zero.CPUZeRO"
 CLOSE = 1e-5
+RATES = {"align": 50.0, "realign": 5.0, "sft": 1.0}  # which move the adapter, and do not blow it up
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def folder(tmp_path: Path, talkative_model: Path, finished_run: Path) -> Path:
 
 def words(folder: Path, run: str, stage: str) -> list[object]:
     options = FIT if stage != "sft" else FIT[2:]
+    options = [*options, "--model.optimizer.init_args.lr", str(RATES[stage])]
     return ["fit", "--config", folder / f"{stage}.yaml", *options, "--recipe.run_dir", folder / run]
 
 
