@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -116,7 +116,7 @@ def _settle(environment: dict[str, str]) -> None:
 
 
 @contextmanager
-def handing_on(send: Callable[[int], None]) -> Iterator[Collection[int]]:
+def handing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
     """Within the block, hand SIGTERM, SIGINT and SIGUSR1 on to stages instead of dying of them; list them."""
     handed: list[int] = []
 

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from sipo_pl.config_files import find_config, load_yaml
 from sipo_pl.errors import UsageError, nearest
 
 HERE = "here"
-TABLE = "rates.yaml"
+TABLE = Path(__file__).with_name("rates.yaml")
 # what measured rates are of a matrix product's and of a copy's on the device that the table is measured on
 TRAINING_SHARE, SCORING_SHARE, COPY_SHARE = 0.78, 0.7, 0.88
 MOMENT = 0.3  # seconds that each is measured for
@@ -50,7 +51,7 @@ def rates_of(device: str, dtype: str) -> Rates:
     if device == HERE:
         return measure(dtype)
     file, _, name = device.rpartition(":")
-    table = load_yaml(find_config(file or TABLE))
+    table = load_yaml(find_config(file) if file else TABLE)
     if name not in table:
         raise UsageError(f"--estimate {device}: no such device{nearest(name, [HERE, *table])}")
     wanted = {field.name for field in fields(Rates)}

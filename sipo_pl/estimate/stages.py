@@ -126,7 +126,7 @@ def _fit(stage: str, config: Mapping[str, Any], setting: Setting, devices: int) 
         + at_once * ACTIVATIONS * size.layers * size.hidden * ITEM_BYTES[setting.dtype]
     )
     # the adapter, and with the optimizer's two states the best checkpoint, the newest and the one before
-    disk = trained * 4 * (1 + 3 * 3 + (stage == "realign"))
+    disk = 4.0 * trained * (1 + 3 * 3 + (stage == "realign"))
     if stage == "sft":
         disk += size.parameters * ITEM_BYTES[setting.dtype]
     return Cost(rows, (tokens * epochs) + checks, seconds / devices, memory / GIB, disk)
@@ -168,7 +168,7 @@ def _score(stage: str, setting: Setting, devices: int) -> Cost:
         tokens = rows * counts.response + counts.conflicts * counts.prompt
     seconds = 2 * size.linear * groups * tokens / setting.rates.scoring
     weights = size.weight_bytes(setting.dtype, setting.quantized)
-    memory = weights * (1 if not setting.spread else 1 / devices) / GIB
+    memory = weights / (devices if setting.spread else 1) / GIB
     return Cost(rows, tokens * groups, seconds / (1 if setting.spread else devices), memory, _rows_bytes(rows, 0.0))
 
 

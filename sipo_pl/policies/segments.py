@@ -86,8 +86,8 @@ class Level:
 
     def on(self, device: torch.device) -> "Level":
         """Return the level as a layer on another device sees it; keys and values are the same."""
-        places = (one.to(device) for one in (self.parents, self.offsets, self.lengths))
-        return Level(self.capacity, *places, self.kept, self.keys, self.values)
+        parents, offsets, lengths = (one.to(device) for one in (self.parents, self.offsets, self.lengths))
+        return Level(self.capacity, parents, offsets, lengths, self.kept, self.keys, self.values)
 
 
 class Read(NamedTuple):
