@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,15 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, talkative_model: Path
         (folder / "said.txt").write_text(result.stdout + result.stderr)
 
     return make_once(tmp_path_factory, "finished", make)
+
+
+@pytest.fixture
+def aligned_folder(tmp_path: Path, talkative_model: Path, finished_run: Path) -> Path:
+    """Folder of a recipe whose data is prepared, and whose first alignment is there."""
+    write_recipe(tmp_path, talkative_model)
+    for name in ("prepare", "align-kind", "align-short"):
+        shutil.copytree(finished_run / "run" / name, tmp_path / "run" / name)
+    return tmp_path
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from many import Ranks
-from tiny_run import Command, environment, write_recipe
+from tiny_run import Command, environment
 
 from sipo_pl.artifacts import Manifest
 from sipo_pl.data.units import read_units, unit_files
@@ -21,15 +21,6 @@ from sipo_pl.data.units import read_units, unit_files
 PATIENCE = 60.0  # seconds within which a command must have ended
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, talkative_model: Path, finished_run: Path) -> Path:
-    """A recipe whose data is prepared, and whose first alignment is there."""
-    write_recipe(tmp_path, talkative_model)
-    for name in ("prepare", "align-kind", "align-short"):
-        shutil.copytree(finished_run / "run" / name, tmp_path / "run" / name)
-    return tmp_path
 
 
 class Started:
@@ -89,12 +80,14 @@ def is_gone(process: int) -> bool:
     return False
 
 
-def test_a_killed_device_ends_a_fit_which_then_goes_on(folder: Path, started: list[Started], command: Command) -> None:
-    shutil.rmtree(folder / "run/align-kind")
-    words = ["fit", "--config", folder / "align.yaml", "--objective", "kind", "--trainer.max_epochs", "12"]
-    one = Started(folder, *words, "--trainer.strategy", "ddp")
+def test_a_killed_device_ends_a_fit_which_then_goes_on(
+    aligned_folder: Path, started: list[Started], command: Command
+) -> None:
+    shutil.rmtree(aligned_folder / "run/align-kind")
+    words = ["fit", "--config", aligned_folder / "align.yaml", "--objective", "kind", "--trainer.max_epochs", "12"]
+    one = Started(aligned_folder, *words, "--trainer.strategy", "ddp")
     started.append(one)
-    one.wait_until((folder / "run/align-kind/checkpoints/last.ckpt").exists)
+    one.wait_until((aligned_folder / "run/align-kind/checkpoints/last.ckpt").exists)
     second = one.second
     assert second is not None
     os.kill(second, signal.SIGKILL)
@@ -105,16 +98,16 @@ def test_a_killed_device_ends_a_fit_which_then_goes_on(folder: Path, started: li
     again = command(*words)
     assert again.code == 0, again.err
     assert "resuming from" in again.err
-    manifest = Manifest.read(folder / "run/align-kind")
+    manifest = Manifest.read(aligned_folder / "run/align-kind")
     assert manifest is not None
     assert manifest.complete
     assert manifest.notes["steps"] == 36
 
 
-def test_a_silent_device_ends_a_prediction_after_the_time_limit(folder: Path, started: list[Started]) -> None:
-    words = ["predict", "--config", folder / "evaluate.yaml", "--policies", "align"]
+def test_a_silent_device_ends_a_prediction_after_the_time_limit(aligned_folder: Path, started: list[Started]) -> None:
+    words = ["predict", "--config", aligned_folder / "evaluate.yaml", "--policies", "align"]
     limit = ["--trainer.strategy=lightning.pytorch.strategies.DDPStrategy", "--trainer.strategy.timeout=0:00:05"]
-    one = Started(folder, *words, *limit)
+    one = Started(aligned_folder, *words, *limit)
     started.append(one)
     one.wait_until(lambda: one.second is not None and "rows in" in one.file.read_text())
     second = one.second
@@ -123,25 +116,25 @@ def test_a_silent_device_ends_a_prediction_after_the_time_limit(folder: Path, st
     assert one.ends() == 1
     assert "did not answer in time" in one.file.read_text()
     assert is_gone(second)
-    manifest = Manifest.read(folder / "run/evaluate-align")
+    manifest = Manifest.read(aligned_folder / "run/evaluate-align")
     assert manifest is not None
     assert not manifest.complete
 
 
 def test_a_killed_device_ends_a_prediction_of_a_launcher_which_then_goes_on_with_the_same_rows(
-    folder: Path, finished_run: Path
+    aligned_folder: Path, finished_run: Path
 ) -> None:
-    words = ["predict", "--config", folder / "evaluate.yaml", "--policies", "align", "--data.unit_prompts", "1"]
-    ranks = Ranks(2, words, folder / "said")
+    words = ["predict", "--config", aligned_folder / "evaluate.yaml", "--policies", "align", "--data.unit_prompts", "1"]
+    ranks = Ranks(2, words, aligned_folder / "said")
     end = time.monotonic() + 120
-    while not unit_files(folder / "run/evaluate-align"):
+    while not unit_files(aligned_folder / "run/evaluate-align"):
         assert time.monotonic() < end, ranks.said
         time.sleep(0.01)
     ranks.processes[1].kill()
     assert ranks.wait(PATIENCE) == [1, -signal.SIGKILL], ranks.said
     assert "another device ended" in ranks.said
-    again = Ranks(2, words, folder / "again")
+    again = Ranks(2, words, aligned_folder / "again")
     assert again.wait() == [0, 0], again.said
-    assert len(unit_files(folder / "run/evaluate-align")) == 3
-    found, expected = (read_units(one / "run/evaluate-align") for one in (folder, finished_run))
+    assert len(unit_files(aligned_folder / "run/evaluate-align")) == 3
+    found, expected = (read_units(one / "run/evaluate-align") for one in (aligned_folder, finished_run))
     assert found == expected

@@ -1,13 +1,12 @@
 """Base models whose layers are in several places, and those whose weights are in four bits."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_run import Command, write_recipe
+from tiny_run import Command
 
 from sipo_pl.data.units import read_units
 from sipo_pl.policies.loading import load_base
@@ -25,15 +24,6 @@ PLACES = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path, talkative_model: Path, finished_run: Path) -> Path:
-    """A recipe whose first alignment is there."""
-    write_recipe(tmp_path, talkative_model)
-    for name in ("prepare", "align-kind", "align-short"):
-        shutil.copytree(finished_run / "run" / name, tmp_path / "run" / name)
-    return tmp_path
-
-
 def test_a_layer_computes_elsewhere_than_its_weights_wait(talkative_model: Path) -> None:
     model = load_base(str(talkative_model), "float32", device_map=PLACES)
     assert is_spread(model)
@@ -43,11 +33,13 @@ def test_a_layer_computes_elsewhere_than_its_weights_wait(talkative_model: Path)
     assert not is_spread(load_base(str(talkative_model), "float32"))
 
 
-def test_a_prediction_of_a_spread_model_makes_the_same_rows(folder: Path, finished_run: Path, command: Command) -> None:
-    words = ["predict", "--config", folder / "evaluate.yaml", "--policies", "align"]
+def test_a_prediction_of_a_spread_model_makes_the_same_rows(
+    aligned_folder: Path, finished_run: Path, command: Command
+) -> None:
+    words = ["predict", "--config", aligned_folder / "evaluate.yaml", "--policies", "align"]
     said = command(*words, "--recipe.device_map", json.dumps(PLACES))
     assert said.code == 0, said.err
-    found, expected = (read_units(one / "run/evaluate-align") for one in (folder, finished_run))
+    found, expected = (read_units(one / "run/evaluate-align") for one in (aligned_folder, finished_run))
     assert found == expected
 
 
@@ -62,8 +54,8 @@ def test_layers_on_another_device_see_the_same_keys() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="four bits may be had here")
-def test_four_bits_are_refused_before_a_weight_is_read(folder: Path, command: Command) -> None:
-    said = command("fit", "--config", folder / "align.yaml", "--objective", "kind", "--recipe.quantize", "4bit")
+def test_four_bits_are_refused_before_a_weight_is_read(aligned_folder: Path, command: Command) -> None:
+    said = command("fit", "--config", aligned_folder / "align.yaml", "--objective", "kind", "--recipe.quantize", "4bit")
     assert said.code == 2
     assert said.err == "sipo_pl fit: recipe.quantize: 4bit needs an NVIDIA GPU, and none is to be seen here\n"
 
@@ -76,8 +68,10 @@ def test_four_bits_are_refused_before_a_weight_is_read(folder: Path, command: Co
         ({"device_map": "auto", "compile": "true"}, "layers that device_map spreads over devices are not compiled"),
     ],
 )
-def test_what_does_not_go_together(folder: Path, command: Command, settings: dict[str, Any], message: str) -> None:
+def test_what_does_not_go_together(
+    aligned_folder: Path, command: Command, settings: dict[str, Any], message: str
+) -> None:
     options = [word for key, value in settings.items() for word in ("--set", f"recipe.{key}={value}")]
-    said = command("run", "--config", folder / "recipe.yaml", "--dry_run", *options)
+    said = command("run", "--config", aligned_folder / "recipe.yaml", "--dry_run", *options)
     assert said.code == 2
     assert message in said.err
