@@ -29,11 +29,14 @@ FIRST, NEXT, AFRESH = "first stage of a run", "next stage of a run", "the same s
 COLUMNS = ("what", "seconds", "of plain import")
 _STAGES = """
 import json, sys, time
-from sipo_pl.stage_process import run_stage
+from sipo_pl.stage_process import StageProcess
 seconds = []
 for _ in range(2):
     start = time.perf_counter()
-    assert run_stage(json.loads(sys.argv[1])) == 0
+    process = StageProcess(json.loads(sys.argv[1]))
+    while process.code is None:
+        time.sleep(0.01)
+    assert process.code == 0
     seconds.append(time.perf_counter() - start)
 open(sys.argv[2], "w").write(json.dumps(seconds))
 """

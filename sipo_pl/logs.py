@@ -9,6 +9,7 @@ from pathlib import Path
 from sipo_pl import ranks
 
 LOG_VARIABLE = "SIPO_PL_LOG"  # file that the stages of a run append to
+LABEL_VARIABLE = "SIPO_PL_LABEL"  # name of a stage that runs beside others, before each of its lines
 
 
 def set_up() -> None:
@@ -21,9 +22,10 @@ def set_up() -> None:
     console = logging.StreamHandler(sys.stderr)
     if ranks.is_first():
         console.setLevel(logging.INFO)
+        console.setFormatter(logging.Formatter(f"{_label()}%(message)s"))
     else:
         console.setLevel(logging.WARNING)
-        console.setFormatter(logging.Formatter(f"[device {ranks.rank()}] %(message)s"))
+        console.setFormatter(logging.Formatter(f"{_label()}[device {ranks.rank()}] %(message)s"))
     log.addHandler(console)
     if path := os.environ.get(LOG_VARIABLE):
         log_to(Path(path))
@@ -34,7 +36,7 @@ def quiet_libraries() -> None:
     quiet_deepspeed()
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for module in ("lightning", "torch.jit", "jsonargparse"):
+    for module in ("lightning", "torch.jit", "torch.distributed", "jsonargparse"):
         warnings.filterwarnings("ignore", module=module)
     warnings.filterwarnings("ignore", message=".*treespec.*|.*does not have many workers.*|.*instantiate_classes.*")
     from transformers.utils import logging as transformers_logging
@@ -63,5 +65,14 @@ def log_to(path: Path) -> None:
     """Append to the run's log, with times."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = LogFile(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {_label()}%(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.getLogger("sipo_pl").addHandler(handler)
+
+
+def is_beside() -> bool:
+    """Return whether other stages of the run speak at the same time."""
+    return LABEL_VARIABLE in os.environ
+
+
+def _label() -> str:
+    return f"{os.environ[LABEL_VARIABLE]} | " if is_beside() else ""

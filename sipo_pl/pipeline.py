@@ -1,6 +1,5 @@
 """`sipo_pl run`: the graph of stages over their declared inputs, and nothing of their insides."""
 
-import json
 import logging
 import os
 import shlex
@@ -12,21 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from sipo_pl import logs
-from sipo_pl.artifacts import Manifest, content_hash, file_hash, input_hash, lock, read_json, write_json
-from sipo_pl.cli import RESUMABLE
-from sipo_pl.config_files import find_config, load_yaml
-from sipo_pl.data.readers import source_hash
+from sipo_pl.artifacts import Manifest, lock, read_json, write_json
+from sipo_pl.cli import DONE, RESUMABLE
 from sipo_pl.graph import build_graph, check_inputs, choose
+from sipo_pl.lanes import THREADS, lane_environments, next_pass, visible_gpus
 from sipo_pl.overrides import Overrides, parse_recipe
 from sipo_pl.recipe import Recipe
 from sipo_pl.round_graph import Node, as_one, passes
-from sipo_pl.stage_process import check_stages, run_stage
+from sipo_pl.stage_process import StageProcess, check_stages, handing_on
+from sipo_pl.stage_request import REQUEST, is_complete, request_of
 from sipo_pl.stopping import Stopping
 
 log = logging.getLogger("sipo_pl")
 
-CONFIG_SUFFIX = ".yaml"
-REQUEST = "request.json"  # what `run` asked of a stage; lets it skip the stage without starting it
+LOOK = 0.02  # seconds between two looks at the stages that run
 
 
 def run(
@@ -39,6 +37,8 @@ def run(
     dry_run: bool = False,
     overwrite: bool = False,
     stop_after: str | None = None,
+    side_by_side: int = 1,
+    estimate: str | None = None,
 ) -> int:
     """Run all stages of a recipe, in order, skipping what is complete.
 
@@ -52,6 +52,9 @@ def run(
         dry_run: print the plan with each stage's command, and run nothing
         overwrite: make the stages that are run anew, whatever their folders hold
         stop_after: stop at the first step, unit or stage that ends after this time, such as 3h50m
+        side_by_side: so many fits at once, where none needs another one, each on an equal share of the GPUs
+        estimate: print what each stage will take, and run nothing: on the device that is here, or on one of rates.yaml,
+            such as h200
 
     Returns:
         The exit code: that of the stage that failed, or 0.
@@ -67,19 +70,46 @@ def run(
         for node in planned:
             print(f"# {node.name}\nsipo_pl {shlex.join(command(node, recipe_name, overrides))}")
         return 0
+    if estimate is not None:
+        from sipo_pl.estimate.plan import estimate as table
+
+        commands = [(node, command(node, recipe_name, overrides)) for node in nodes]
+        print(table(recipe, estimate, commands, len(visible_gpus())))
+        return 0
     run_dir = recipe.layout.run_dir
+    lanes = lane_environments(side_by_side, visible_gpus() if side_by_side > 1 else [])
+    os.environ.update({key: value for key, value in lanes[0].items() if key == THREADS})  # before torch is imported
     with lock(run_dir):
         stopping = Stopping(run_dir)
         stopping.begin(stop_after)
         os.environ[logs.LOG_VARIABLE] = str(run_dir / "run.log")
         logs.log_to(run_dir / "run.log")
-        return Runner(nodes, recipe, recipe_name, overrides, overwrite, stopping).run()
+        return Runner(nodes, recipe, recipe_name, overrides, overwrite, stopping, lanes).run()
 
 
 def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
     """Return the words of a stage's command, after the program's name."""
     config = str(Path(recipe_name).with_name(f"{node.config}.yaml"))
     return [node.verb, "--config", config, *node.options, *overrides.options(node.config)]
+
+
+@dataclass(frozen=True)
+class Running:
+    """Stages that one command makes, under way.
+
+    Args:
+        nodes: the stages
+        words: the command, after the program's name
+        process: its process
+        lane: index of the devices that it has
+        since: when it began
+    """
+
+    nodes: Sequence[Node]
+    words: list[str]
+    process: StageProcess
+    lane: int
+    since: float
 
 
 class Runner:
@@ -92,6 +122,7 @@ class Runner:
         overrides: settings of the command line.
         overwrite: make all of them anew.
         stopping: what may ask to stop.
+        lanes: variables of each fit that may run beside the others.
     """
 
     def __init__(
@@ -102,9 +133,10 @@ class Runner:
         overrides: Overrides,
         overwrite: bool,
         stopping: Stopping,
+        lanes: Sequence[dict[str, str]],
     ) -> None:
         self.nodes, self.recipe, self.recipe_name, self.overrides = nodes, recipe, recipe_name, overrides
-        self.overwrite, self.stopping = overwrite, stopping
+        self.overwrite, self.stopping, self.lanes = overwrite, stopping, lanes
         self.run_dir = recipe.layout.run_dir
         self.timings = Timings(self.run_dir / "timings.json")
 
@@ -122,90 +154,94 @@ class Runner:
         if waiting and (code := check_stages(list(reversed(commands.values())))):
             log.error("nothing was run")
             return code
-        for nodes in passes(self.nodes, self.recipe):
-            if code := self._run_pass(nodes):
-                return code
-        _say_end(self.recipe)
-        return 0
+        code = self._run_passes(passes(self.nodes, self.recipe))
+        if code == DONE:
+            _say_end(self.recipe)
+        return code
 
-    def _run_pass(self, nodes: Sequence[Node]) -> int:
-        """Run the stages that one command makes, as far as they are not complete; return the exit code."""
+    def _run_passes(self, waiting: list[list[Node]]) -> int:
+        """Run all passes, as many at once as there are lanes; the first that fails ends the others resumably."""
+        running: list[Running] = []
+        code = DONE
+
+        def ask(number: int) -> None:
+            for one in running:
+                one.process.send(number)
+
+        with handing_on(ask) as handed:
+            while True:
+                while code == DONE and len(running) < len(self.lanes):
+                    index = next_pass(waiting, [one.nodes for one in running])
+                    if index is None:
+                        break
+                    left = self._announce(waiting.pop(index))
+                    if not left:
+                        continue
+                    reason = signal.Signals(handed[-1]).name if handed else self.stopping.reason
+                    if reason:
+                        log.info("stopped by %s before %s; the same `run` goes on from here", reason, left[0].name)
+                        code = RESUMABLE
+                        break
+                    running.append(self._start(left, min(self._free_lanes(running))))
+                    if handed:  # while it began
+                        ask(handed[-1])
+                if not running:
+                    return code
+                time.sleep(LOOK)
+                for one in [one for one in running if one.process.code is not None]:
+                    running.remove(one)
+                    if found := self._end(one):
+                        code = found if code in (DONE, RESUMABLE) else code
+                        ask(signal.SIGTERM)
+
+    def _free_lanes(self, running: Sequence[Running]) -> set[int]:
+        return set(range(len(self.lanes))) - {one.lane for one in running}
+
+    def _announce(self, nodes: Sequence[Node]) -> list[Node]:
+        """Say of stages that one command makes which of them are complete; return the others."""
         left = [node for node in nodes if self._waits(node)]
-        if left and (reason := self.stopping.reason):
-            log.info("stopped by %s before %s; the same `run` goes on from here", reason, left[0].name)
-            return RESUMABLE
         for node in nodes:
             said = "" if node in left else ": complete"
             log.info("[%d/%d] %s%s", self.nodes.index(node) + 1, len(self.nodes), node.name, said)
-        if not left:
-            return 0
-        words, name = self._command(as_one(left)), as_one(left).name
+        return left
+
+    def _start(self, nodes: Sequence[Node], lane: int) -> Running:
+        node = as_one(nodes)
+        words = self._command(node)
         log.debug("sipo_pl %s", shlex.join(words))
-        start = time.monotonic()
-        code = run_stage([*words, *(["--overwrite"] if self.overwrite else [])])
-        for node in left:
-            self.timings.add(node.name, (time.monotonic() - start) / len(left))
+        beside = len(self.lanes) > 1 and node.verb == "fit"
+        environment = {**self.lanes[lane], logs.LABEL_VARIABLE: node.name} if beside else {}
+        again = ["--overwrite"] if self.overwrite else []
+        return Running(nodes, words, StageProcess([*words, *again], environment), lane, time.monotonic())
+
+    def _end(self, one: Running) -> int:
+        """Note what became of stages that one command made; return its exit code."""
+        code, name = one.process.code, as_one(one.nodes).name
+        assert code is not None
+        for node in one.nodes:
+            self.timings.add(node.name, (time.monotonic() - one.since) / len(one.nodes))
         if code == RESUMABLE:
             log.info("stopped in %s; the same `run` goes on from here", name)
             return code
-        if code != 0:
+        if code != DONE:
             if code == 128 + signal.SIGKILL:
                 log.error("%s was killed from outside; a machine that is short of memory does so", name)
-            log.error("%s ended with exit code %d; its command: sipo_pl %s", name, code, shlex.join(words))
+            log.error("%s ended with exit code %d; its command: sipo_pl %s", name, code, shlex.join(one.words))
             log.error("log: %s; the same `run` goes on from here", self.run_dir / "run.log")
             return code
-        for node in left:
+        for node in one.nodes:
             # inputs are asked again: the stage may have been what made one of them complete
             write_json(self.run_dir / node.name / REQUEST, self._request(node))
-        return 0
+        return DONE
 
     def _command(self, node: Node) -> list[str]:
         return command(node, self.recipe_name, self.overrides)
 
     def _request(self, node: Node) -> dict[str, Any]:
-        return _request(node, self._command(node), self.recipe, self.recipe_name)
+        return request_of(node, self._command(node), self.recipe, self.recipe_name)
 
     def _waits(self, node: Node) -> bool:
-        return self.overwrite or not _is_complete(self.run_dir / node.name, self._request(node))
-
-
-def _request(node: Node, words: list[str], recipe: Recipe, recipe_name: str) -> dict[str, Any]:
-    """Return what decides whether a stage would do the same again: command, config texts, inputs."""
-    config = find_config(words[words.index("--config") + 1])
-    inputs = {}
-    for name in node.inputs:
-        manifest = Manifest.read(recipe.layout.run_dir / name)
-        inputs[name] = manifest.result_hash if manifest and manifest.complete else None
-    if node.config == "prepare":
-        inputs |= {name: source_hash(source) for name, source in recipe.data.sources().items()}
-    inputs |= {one.name: input_hash(Path(one.adapter), "") for one in recipe.objectives if one.adapter}
-    shared = {key: value for key, value in load_yaml(find_config(recipe_name)).items() if key != "run_dir"}  # may move
-    texts = {"config": load_yaml(config), "recipe": shared}
-    options = words[words.index("--config") + 2 :]
-    inputs |= {name: file_hash(Path(name)) for name in _files_named_in([texts, options])}
-    return {"verb": words[0], "options": options, "texts": content_hash(texts), "inputs": inputs}
-
-
-def _files_named_in(value: Any) -> set[str]:
-    """Return the strings anywhere in a value that name a file, such as a prompt file."""
-    if isinstance(value, dict | list):
-        inner = value.values() if isinstance(value, dict) else value
-        return {name for one in inner for name in _files_named_in(one)}
-    return {value} if isinstance(value, str) and not value.endswith(CONFIG_SUFFIX) and _is_file(value) else set()
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except OSError:  # too long for a name
-        return False
-
-
-def _is_complete(folder: Path, request: dict[str, Any]) -> bool:
-    manifest = Manifest.read(folder)
-    if manifest is None or not manifest.complete or not (folder / REQUEST).exists():
-        return False
-    return bool(read_json(folder / REQUEST) == json.loads(json.dumps(request)))
+        return self.overwrite or not is_complete(self.run_dir / node.name, self._request(node))
 
 
 @dataclass

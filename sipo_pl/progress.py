@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Any, ClassVar
 
-from sipo_pl import ranks
+from sipo_pl import logs, ranks
 
 log = logging.getLogger("sipo_pl")
 
@@ -32,7 +32,7 @@ class Progress:
         self._bar: Any = None
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty() and self.total and ranks.is_first():
+        if sys.stderr.isatty() and self.total and ranks.is_first() and not logs.is_beside():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar

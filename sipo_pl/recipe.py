@@ -124,6 +124,9 @@ class Recipe:
         methods: methods to be compared on the recipe's data, see `methods.METHODS`; SIPO alone where empty
         align: whether the objectives are aligned, and re-aligned, one by one or together in one pass; same results
         compile: on a GPU, compile the layers that decode, score and train: slower to start, then up to a third faster
+        quantize: 4bit keeps the base model's linear weights in four bits (QLoRA), on an NVIDIA GPU with bitsandbytes
+        device_map: where the base model's layers go in predictions, for one that is too large for a device: auto is
+            over all that are visible, a mapping is of modules to devices, as transformers has it
         reproducible: true stops a prediction whose GPU has too little memory, false lets it go on with less at once,
             which in bfloat16 may change a text; true for float32, false for bfloat16 where not given
         compat: accidents of the released code to be repeated
@@ -148,6 +151,8 @@ class Recipe:
     methods: list[str] = field(default_factory=list)
     align: Literal["one_by_one", "together"] = "one_by_one"
     compile: bool = False
+    quantize: Literal["4bit"] | None = None
+    device_map: Literal["auto"] | dict[str, int | str] | None = None
     reproducible: bool | None = None
     compat: Compat = field(default_factory=Compat)
 
@@ -216,6 +221,7 @@ class Recipe:
             "compat": asdict(self.compat),
             "dtype": self.dtype,
             "seed": self.seed,
+            **({"quantize": self.quantize} if self.quantize else {}),
         }
 
 

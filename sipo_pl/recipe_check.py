@@ -33,6 +33,7 @@ def check_recipe(recipe: Recipe) -> None:
         if name not in STAGES:
             raise SettingError("stages", f"no stage {name!r}{nearest(name, STAGES)}")
     _check_rounds(recipe)
+    _check_places(recipe)
     if recipe.methods:
         _check_comparison(recipe)
     marked = recipe.template.kind == "plain" and not recipe.template.pattern.endswith(f"{{{FIELD}}}")
@@ -58,6 +59,15 @@ def _check_rounds(recipe: Recipe) -> None:
         raise SettingError("rounds", f"at least one is needed, found {recipe.rounds}")
     if not 1 <= recipe.round <= recipe.rounds:
         raise SettingError("round", f"expected 1 to {recipe.rounds} (the recipe's rounds), found {recipe.round}")
+
+
+def _check_places(recipe: Recipe) -> None:
+    if recipe.compile and recipe.device_map is not None:
+        raise SettingError("compile", "layers that device_map spreads over devices are not compiled")
+    if recipe.quantize and recipe.compat.merged_reference:
+        raise SettingError("quantize", "compat.merged_reference merges into the base's weights, which are in four bits")
+    if recipe.quantize and recipe.align == "together":
+        raise SettingError("quantize", "align: together shares weights that are not quantized; align: one_by_one")
 
 
 def _check_comparison(recipe: Recipe) -> None:

@@ -116,6 +116,10 @@ def _add_run_options(parser: ArgumentParser, function: Callable[..., Any]) -> No
     add("--set", action="append", help="a setting, such as align.model.lora.r=8 or recipe.seed=3; may be repeated")
     add("--dry_run", action="store_true", help="print the plan with each stage's command, and run nothing")
     add_stop_after(parser)
+    help_text = "so many fits at once, where none needs another one, each on an equal share of the GPUs"
+    add("--side_by_side", type=PositiveInt, default=1, help=help_text)
+    help_text = "print what each stage will take and run nothing, on the device that is here, or on one such as h200"
+    add("--estimate", nargs="?", const="here", type=str, help=help_text)
     add("--overwrite", action="store_true", help="make the stages that are run anew, whatever their folders hold")
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -19,19 +19,42 @@ from sipo_pl.stopping import SIGNALS
 
 log = logging.getLogger("sipo_pl")
 
+# in an allocation of SLURM the trainer would wait for processes that srun starts; those of a run it starts itself
+_STARTS_ITS_OWN = {"SLURM_JOB_NAME": "bash"}
 
-def run_stage(words: Sequence[str]) -> int:
-    """Run a stage's command in a process of its own and wait for it; return its exit code.
 
-    The process dies with this one. A signal to stop is handed on to it.
+class StageProcess:
+    """A stage's command in a process of its own, which dies with this one.
+
+    Args:
+        words: of the command, after the program's name.
+        environment: variables beside those of this process.
     """
-    if sys.platform == "linux" and _single_device(words):
-        return _forked(_child, list(words))
-    command = [sys.executable, "-m", "sipo_pl", *words]
-    process = subprocess.Popen(command, start_new_session=True, preexec_fn=die_with_parent)
-    with _handing_on(lambda number: os.killpg(process.pid, number)) as handed:
-        code = process.wait()
-    return _exit_code(code, handed)
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        variables = {**os.environ, **(_STARTS_ITS_OWN if "SLURM_JOB_ID" in os.environ else {}), **(environment or {})}
+        self._forked: Any = None
+        self._asked = False
+        if sys.platform == "linux" and _single_device(words):
+            self._forked = _fork(_child, list(words), variables)
+            return
+        command = [sys.executable, "-m", "sipo_pl", *words]
+        self._started = subprocess.Popen(command, env=variables, start_new_session=True, preexec_fn=die_with_parent)
+
+    def send(self, number: int) -> None:
+        """Send a signal that asks it to stop."""
+        self._asked = True
+        with suppress(ProcessLookupError):  # it ended by itself
+            if self._forked is not None:
+                os.kill(self._forked.pid, number)
+            else:
+                os.killpg(self._started.pid, number)
+
+    @property
+    def code(self) -> int | None:
+        """Return its exit code; None while it runs."""
+        code = self._forked.exitcode if self._forked is not None else self._started.poll()
+        return None if code is None else _exit_code(code, self._asked)
 
 
 def check_stages(commands: Sequence[Sequence[str]]) -> int:
@@ -39,28 +62,33 @@ def check_stages(commands: Sequence[Sequence[str]]) -> int:
 
     So a misspelt key of the last stage is found before the first one runs.
     """
-    return _forked(_check_child, [list(words) for words in commands]) if sys.platform == "linux" else cli.DONE
+    if sys.platform != "linux":
+        return cli.DONE
+    process = _fork(_check_child, [list(words) for words in commands], dict(os.environ))
+    with handing_on(lambda number: os.kill(process.pid, number)) as handed:
+        process.join()
+    return _exit_code(process.exitcode, bool(handed))
+
+
+def setting_of(words: Sequence[str], key: str) -> Any:
+    """Return what a stage's command sets the trainer's `key` to, in its config or as an option; None where nothing."""
+    trainer = load_yaml(find_config(words[words.index("--config") + 1])).get("trainer") or {}
+    return dict(itertools.pairwise(words)).get(f"--trainer.{key}", trainer.get(key))
 
 
 def _single_device(words: Sequence[str]) -> bool:
     """Return whether a stage surely runs in one process; with several devices it must be able to start itself."""
     if words[0] not in cli.TRAINER_COMMANDS:
         return True
-    trainer = load_yaml(find_config(words[words.index("--config") + 1])).get("trainer") or {}
-    devices, strategy = trainer.get("devices"), trainer.get("strategy", "auto")
-    options = dict(itertools.pairwise(words))
-    devices, strategy = options.get("--trainer.devices", devices), options.get("--trainer.strategy", strategy)
-    return str(devices) == "1" and strategy == "auto"
+    return str(setting_of(words, "devices")) == "1" and (setting_of(words, "strategy") or "auto") == "auto"
 
 
-def _forked(target: Callable[[Any, dict[str, str]], None], words: list[Any]) -> int:
+def _fork(target: Callable[[Any, dict[str, str]], None], words: list[Any], environment: dict[str, str]) -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sipo_pl.preload"])
-    process: Any = context.Process(target=target, args=(words, dict(os.environ)))
+    process: Any = context.Process(target=target, args=(words, environment))
     process.start()
-    with _handing_on(lambda number: os.kill(process.pid, number)) as handed:
-        process.join()
-    return _exit_code(process.exitcode, handed)
+    return process
 
 
 def _child(words: list[str], environment: dict[str, str]) -> None:
@@ -88,13 +116,13 @@ def _settle(environment: dict[str, str]) -> None:
 
 
 @contextmanager
-def _handing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
-    """Within the block, hand SIGTERM, SIGINT and SIGUSR1 on to the stage instead of dying of them; list them."""
+def handing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
+    """Within the block, hand SIGTERM, SIGINT and SIGUSR1 on to stages instead of dying of them; list them."""
     handed: list[int] = []
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         handed.append(number)
-        with suppress(ProcessLookupError):  # it ended by itself
+        with suppress(ProcessLookupError):
             send(number)
 
     before = {number: signal.signal(number, hand_on) for number in SIGNALS}
@@ -105,8 +133,8 @@ def _handing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _exit_code(code: int | None, handed: Sequence[int]) -> int:
-    if handed:  # even where it met a process that had not yet learnt what to do with it, or one that had just ended
+def _exit_code(code: int | None, asked: bool) -> int:
+    if asked:  # even where it met a process that had not yet learnt what to do with it, or one that had just ended
         return cli.RESUMABLE
     if code is None:
         return cli.FAILED

@@ -21,6 +21,7 @@ from sipo_pl.config_check import check_config_files, check_stage, parser_options
 from sipo_pl.config_errors import explain, find_place
 from sipo_pl.errors import UsageError
 from sipo_pl.modules.together import Together
+from sipo_pl.policies.quantized import check_four_bits
 from sipo_pl.recipe import is_of_round
 from sipo_pl.small_cli import STRICT, ShippedConfigFile, add_overwrite, add_recipe, add_stop_after, make_recipe
 from sipo_pl.stage_run import Saving, StageRun
@@ -162,6 +163,8 @@ class StageCLI(LightningCLI):
         runs = first and not self.only_check and self.verb not in EVALUATION_VERBS
         if runs and logs.LOG_VARIABLE not in os.environ:
             Stopping(self.recipe.layout.run_dir).begin(self.settings.stop_after)
+        if self.recipe.quantize:
+            check_four_bits()
         if self.verb == "predict" and zero.is_zero(self.settings.trainer.strategy):
             raise UsageError(
                 "trainer.strategy: no prediction under DeepSpeed, whose devices would wait for one another for ever "

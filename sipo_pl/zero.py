@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, StrategyRegistry
 from torch import Tensor
 from torch.nn import Parameter
@@ -13,6 +12,7 @@ from torch.nn import Parameter
 from sipo_pl.artifacts import remove
 from sipo_pl.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from sipo_pl.errors import UsageError
+from sipo_pl.policies.divided import is_divided
 
 WHOLE = "whole.ckpt"  # within a checkpoint: what does not depend on the number of devices, as a plain checkpoint
 DEVICES = "devices"  # key of the number that wrote it
@@ -56,15 +56,8 @@ class ZeRO(DeepSpeedStrategy):
         yield
         del kept
 
-    def setup(self, trainer: Trainer) -> None:
-        super().setup(trainer)
-        head = getattr(getattr(trainer.lightning_module, "stack", None), "model", None)
-        if self.zero_stage_3 and head is not None and self.optimizers:
-            # it is asked for chunk by chunk, by each device as often as its own rows need
-            for parameter in head.get_output_embeddings().parameters():
-                parameter.ds_persist = True
-                optimizer: Any = self.optimizers[0]  # DeepSpeed's own
-                optimizer.persistent_parameters.append(parameter)
+    def _auto_select_batch_size(self) -> int:
+        return 1  # of DeepSpeed's own throughput alone, which nothing shows; the loader's batches differ in size
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return what is trained, whole, on the CPU of every device."""
@@ -111,11 +104,6 @@ def is_zero(strategy: object) -> bool:
         return True
     name = getattr(strategy, "class_path", strategy)
     return isinstance(name, str) and ("deepspeed" in name.lower() or name.rpartition(".")[2] == ZeRO.__name__)
-
-
-def is_divided(parameters: Iterable[Parameter]) -> bool:
-    """Return whether each device holds a part of the parameters alone."""
-    return any(hasattr(parameter, "ds_id") for parameter in parameters)
 
 
 def gathered(parameters: Iterable[Parameter]) -> contextlib.AbstractContextManager[Any]:

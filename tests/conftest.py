@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,15 @@ def _signals_as_before() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def aligned_folder(tmp_path: Path, talkative_model: Path, finished_run: Path) -> Path:
+    """Folder of a recipe whose data is prepared, and whose first alignment is there."""
+    write_recipe(tmp_path, talkative_model)
+    for name in ("prepare", "align-kind", "align-short"):
+        shutil.copytree(finished_run / "run" / name, tmp_path / "run" / name)
+    return tmp_path
 
 
 @pytest.fixture

@@ -23,6 +23,9 @@ class CPUZeRO(ZeRO):
         DDPStrategy.setup_environment(self)
 
     def setup_distributed(self) -> None:
+        import deepspeed.ops
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo does; this would be compiled first
         reset_seed()
         self.set_world_ranks()
         self._init_deepspeed_distributed()

@@ -36,7 +36,7 @@ class Ranks:
         folder.mkdir(parents=True, exist_ok=True)
         self.files = [folder / f"rank-{rank}.txt" for rank in range(count)]
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["sipo_pl.preload"])
+        context.set_forkserver_preload(["sipo_pl.preload", "deepspeed"])
         port = str(free_port())
         devices = ["--trainer.devices", str(count), "--trainer.strategy", strategy]
         options = [*map(str, words), *devices, *settings]

@@ -20,6 +20,7 @@ from sipo_pl.policies.attention import attend_along
 from sipo_pl.policies.carried import summed_over
 from sipo_pl.policies.checkpointing import checkpoint_layers
 from sipo_pl.policies.compiled import compile_layers
+from sipo_pl.policies.divided import is_divided
 from sipo_pl.policies.forwards import tokens_at_once
 from sipo_pl.policies.joined import Forward
 from sipo_pl.policies.loading import load_base
@@ -28,7 +29,7 @@ from sipo_pl.policies.packed import pack, packed_length, packed_logps
 from sipo_pl.policies.packed_attention import NAME as PACKED
 from sipo_pl.recipe import Recipe
 from sipo_pl.seeds import seed_of
-from sipo_pl.zero import is_divided, trained_state
+from sipo_pl.zero import trained_state
 
 
 @dataclass
@@ -164,7 +165,10 @@ class LoRAFit(Fit):
     def load_frozen(self) -> tuple[PreTrainedModel, Factors]:
         """Return the frozen model under the ranks in training, and the frozen adapter that is stacked over it."""
         first = read_adapter(self.first_adapter).factors if self.first_adapter else {}
-        model = (self.company.base if self.company else load_base)(self.base_model, self.recipe.dtype)
+        if self.company:
+            model = self.company.base(self.base_model, self.recipe.dtype)
+        else:
+            model = load_base(self.base_model, self.recipe.dtype, quantize=self.recipe.quantize)
         if self.first_adapter:
             check_fit(self.first_adapter, first, model)
         return model, first
@@ -190,7 +194,7 @@ class LoRAFit(Fit):
         for layer_name, layer in self.stack.layers.items():
             (prefix,) = (name for name, module in self.named_modules() if module is layer)
             shapes = {"A": (1, self.lora.r, layer.base.in_features), "B": (1, layer.base.out_features, self.lora.r)}
-            for matrix, shape in shapes.items() if layer.ranks else ():
+            for matrix, shape in shapes.items() if layer.lora_A is not None else ():
                 value = state.get(f"{prefix}.lora_{matrix}")
                 if value is None or tuple(value.shape) != shape:
                     found = "nothing" if value is None else f"shape {tuple(value.shape)}"

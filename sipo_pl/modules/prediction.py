@@ -95,9 +95,15 @@ class PredictionModule(LightningModule):
         if self.policy_set is None and self.needs_policies:
             self.policy_set = load_policies(self.recipe, self.read_policies(), self.needs_base)
             self.policy_set.room = self.room
-            self.bases = ModuleList(stack.model for stack in self.policy_set.stacks)
+            if self.recipe.device_map is None:  # else the trainer would bring all layers to one device
+                self.bases = ModuleList(stack.model for stack in self.policy_set.stacks)
 
     def setup(self, stage: str) -> None:
+        if self.recipe.device_map is not None and self.trainer.world_size > 1:
+            raise UsageError(
+                f"recipe.device_map: one process has the layers on all its devices, found {self.trainer.world_size} "
+                "processes (trainer.devices: 1)"
+            )
         self.template = PromptTemplate(load_tokenizer(self.base_model), self.recipe.template)
 
     def transfer_batch_to_device(self, batch: Unit, device: Any, dataloader_idx: int) -> Unit:

@@ -133,6 +133,7 @@ class PreferenceModule(LoRAFit):
         identity = {
             "base": weights_hash(self.base_model),
             "dtype": self.recipe.dtype,
+            **({"quantize": self.recipe.quantize} if self.recipe.quantize else {}),
             "adapter": file_hash(adapter / WEIGHTS_FILE) if adapter else None,
             "merged": self.recipe.compat.merged_reference,
         }

@@ -1,5 +1,6 @@
 """Supervised fine-tuning: the base model learns the responses of the data before anything is preferred."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from sipo_pl.policies.forwards import forwards_of
 from sipo_pl.policies.joined import Forward
 from sipo_pl.policies.merge import merge_adapter
 from sipo_pl.recipe import Recipe
+
+log = logging.getLogger("sipo_pl")
 
 
 class SFT(LoRAFit):
@@ -69,6 +72,8 @@ class SFT(LoRAFit):
 
     def write(self, folder: Path) -> list[Path]:
         made = super().write(folder)
+        if self.recipe.quantize:
+            log.info("trained over weights in four bits, and merged into the whole ones")
         merge_adapter(self.base_model, folder / "adapter", folder / "model", self.recipe.dtype)
         return [*made, folder / "model"]
 

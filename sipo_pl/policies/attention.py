@@ -65,13 +65,16 @@ def path_attention(
     """
     refuse_sinks(module, kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    path = path.on(query.device)
     if query.shape[2] > 1:
         return _many_tokens(module, query, key, value, path, scale, sliding_window, softcap), None
     if query.is_cuda:
         from sipo_pl.policies.attention_cuda import one_token
     else:
         one_token = _one_token
-    return one_token(path.first_layer + module.layer_idx, query, key, value, path, scale, sliding_window, softcap), None
+    layer = path.first_layer + module.layer_idx
+    with torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext():  # which kernels start on
+        return one_token(layer, query, key, value, path, scale, sliding_window, softcap), None
 
 
 def _many_tokens(

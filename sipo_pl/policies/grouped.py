@@ -12,6 +12,7 @@ from sipo_pl.policies.logprobs import decoder, has_linear_head, logits_of, token
 from sipo_pl.policies.packed import Packed
 from sipo_pl.policies.packed_attention import NAME as PACKED
 from sipo_pl.policies.segments import Level, Path
+from sipo_pl.policies.spread import device_of, is_spread
 
 TokenIds = tuple[int, ...]
 
@@ -28,7 +29,9 @@ class GroupedForward:
     """
 
     def __init__(self, models: Sequence[PreTrainedModel], owners: Sequence[int]) -> None:
-        self.device, self.dtype, self.groups = models[0].device, models[0].dtype, len(owners)
+        self.device = device_of(models[0].get_input_embeddings())
+        self.is_spread = any(is_spread(model) for model in models)
+        self.dtype, self.groups = models[0].dtype, len(owners)
         self.hidden_size = models[0].config.get_text_config().hidden_size
         self.vocabulary = models[0].config.get_text_config().vocab_size
         # one head may then stand for a weighted sum of several; in bfloat16 the sum of states would be rounded
@@ -104,7 +107,8 @@ class GroupedForward:
                     use_cache=False,
                     path=path,
                 )
-            parts.append(output.last_hidden_state.view(len(groups), *ids.shape, -1))
+            states = output.last_hidden_state.to(self.device)
+            parts.append(states.view(len(groups), *ids.shape, -1))
             layers += model.config.get_text_config().num_hidden_layers
         return self._in_order(parts)
 
@@ -119,12 +123,13 @@ class GroupedForward:
                     use_cache=False,
                     packed=packed.layout.repeated(len(groups)),
                 )
-            parts.append(output.last_hidden_state)
+            parts.append(output.last_hidden_state.to(self.device))
         return self._in_order(parts)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return float32 logits, (K, R, V), of hidden states, (K, R, hidden)."""
-        return self._in_order([logits_of(model, self._of(groups, hidden)) for model, groups in self._members])
+        found = [logits_of(model, self._of(groups, hidden)) for model, groups in self._members]
+        return self._in_order([logits.to(self.device) for logits in found])
 
     def token_logps(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Return the log-probabilities (K, n) of tokens (n,), given the hidden states before them (K, n, hidden)."""

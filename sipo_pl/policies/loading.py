@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -16,8 +16,10 @@ from sipo_pl.artifacts import atomic_path, content_hash, file_hash
 from sipo_pl.errors import UserError
 from sipo_pl.logs import quiet_libraries
 from sipo_pl.policies.checkpoint_files import refuse_pickles
+from sipo_pl.policies.divided import is_divided
 from sipo_pl.policies.grouped import check_paths
 from sipo_pl.policies.logprobs import check_logits
+from sipo_pl.policies.quantized import check_four_bits, four_bits
 
 log = logging.getLogger("sipo_pl")
 
@@ -55,23 +57,41 @@ def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(base_model: str, dtype: Literal["float32", "bfloat16"]) -> PreTrainedModel:
+def load_base(
+    base_model: str,
+    dtype: Literal["float32", "bfloat16"],
+    *,
+    quantize: Literal["4bit"] | None = None,
+    device_map: Any = None,
+) -> PreTrainedModel:
     """Load a base model, frozen, in eval mode, with a generation config of its own that changes no logits.
 
+    Args:
+        base_model: folder, hub name or package.
+        dtype: of its weights, and of products with quantized ones.
+        quantize: keep linear weights in four bits; on a GPU.
+        device_map: where its layers go, as transformers has it; on the CPU, to be moved, where not given.
+
     Raises:
+        UsageError: weights in four bits, and no GPU or no library for them.
         UserError: if it cannot be loaded, weights being read as safetensors only; a family whose logits are scaled in
             an unknown way, or whose attention is not transformers' interface.
     """
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    if quantize:
+        check_four_bits()
+        options["quantization_config"] = four_bits(options["dtype"])
+        device_map = device_map or {"": torch.cuda.current_device()}  # they are made on the GPU
     name = resolve_base_model(base_model)
     refuse_pickles(Path(name))
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(name, device_map=device_map, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"base_model {base_model!r}: {_first_line(error)}") from error
     model.generation_config = GenerationConfig()
     model.requires_grad_(False)
     model.eval()
-    if not any(hasattr(parameter, "ds_id") for parameter in model.parameters()):  # ZeRO-3 divides them as they are read
+    if not is_divided(model.parameters()):  # as they are read
         check_logits(model)
         check_paths(model)
     return model

@@ -10,6 +10,8 @@ from transformers import PreTrainedModel
 
 from sipo_pl.data.templates import Encoded
 from sipo_pl.errors import UserError
+from sipo_pl.policies.divided import is_divided
+from sipo_pl.policies.spread import device_of
 
 CHUNK = {False: 128, True: 2048}  # response positions whose logits exist at once, on a CPU and on a GPU
 PROBE = 4  # tokens on which a model's own logits are looked at
@@ -110,10 +112,10 @@ def check_logits(model: PreTrainedModel) -> None:
     seen: list[Tensor] = []
     hook = decoder(model).register_forward_hook(lambda module, given, output: seen.append(output.last_hidden_state))
     try:
-        own = model(input_ids=torch.arange(PROBE, device=model.device)[None]).logits.float()
+        own = model(input_ids=torch.arange(PROBE, device=device_of(model.get_input_embeddings()))[None]).logits.float()
     finally:
         hook.remove()
-    gap = (logits_of(model, seen[0]) - own).abs().max() / own.abs().max()
+    gap = (logits_of(model, seen[0]).to(own.device) - own).abs().max() / own.abs().max()
     if not gap <= ROUNDING:  # also where there is no number
         raise UserError(
             f"base_model: {type(model).__name__} changes its logits behind the head in a way that is not known here: "
@@ -135,7 +137,7 @@ def token_logps(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tenso
     head_trains = any(one.requires_grad for one in model.get_output_embeddings().parameters())
     if torch.is_grad_enabled() and hidden.requires_grad and not head_trains:
         return _TrainedLogps.apply(hidden, tokens, model)
-    return torch.cat([_gathered(model, *chunk) for chunk in _chunks(hidden, tokens)])
+    return torch.cat([_gathered(model, *chunk) for chunk in _chunks(model, hidden, tokens)])
 
 
 class _TrainedLogps(torch.autograd.Function):
@@ -149,7 +151,7 @@ class _TrainedLogps(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, tokens: Tensor, model: PreTrainedModel) -> Tensor:
         logps: list[Tensor] = []
         slopes: list[Tensor] = []
-        for states, targets in _chunks(hidden, tokens):
+        for states, targets in _chunks(model, hidden, tokens):
             with torch.enable_grad():
                 states = states.detach().requires_grad_()
                 found = _gathered(model, states, targets)
@@ -164,11 +166,12 @@ class _TrainedLogps(torch.autograd.Function):
         return (slopes * grad[:, None]).to(slopes.dtype), None, None
 
 
-def _chunks(hidden: Tensor, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    size = CHUNK[hidden.is_cuda]
+def _chunks(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    # a divided head is gathered by all devices at each call, and some have fewer tokens than others
+    size = len(hidden) if is_divided(model.get_output_embeddings().parameters()) else CHUNK[hidden.is_cuda]
     return zip(hidden.split(size), tokens.split(size), strict=True)
 
 
 def _gathered(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tensor:
     logits = logits_of(model, hidden)
-    return -F.cross_entropy(logits, tokens, reduction="none")
+    return -F.cross_entropy(logits, tokens.to(logits.device), reduction="none").to(tokens.device)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sipo_pl.errors import UserError, nearest
+from sipo_pl.policies.spread import device_of
 
 
 class LoRALinear(nn.Module):
@@ -82,7 +83,7 @@ class LoRALinear(nn.Module):
     def stack(self, factors: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Set the frozen adapters from (A, B), shapes (r, in) and (out, r), scale in B; ranks pad to the largest."""
         rank = max(a.shape[0] for a, _ in factors)
-        dtype, device = self.dtype, self.base.weight.device
+        dtype, device = self.dtype, device_of(self.base)
         stacked_a = torch.zeros(len(factors), rank, self.base.in_features, dtype=dtype, device=device)
         stacked_b = torch.zeros(len(factors), self.base.out_features, rank, dtype=dtype, device=device)
         for k, (a, b) in enumerate(factors):

@@ -1,11 +1,12 @@
 """The policies of a problem: adapters over one base model, or over a base model of each policy's own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from transformers import PreTrainedModel
 
 from sipo_pl.errors import UserError
 from sipo_pl.policies.adapters import Factors, check_fit, interpolations, read_adapter
@@ -127,7 +128,8 @@ def load_policies(recipe: Recipe, policies: Sequence[Policy], with_base: bool) -
     """
     used = {policy.base_model for policy in policies}
     first = [recipe.policy_base] if with_base or recipe.policy_base in used else []
-    found = stack_policies(policies, recipe.dtype, first)
+    placing = {"quantize": recipe.quantize, "device_map": recipe.device_map}
+    found = stack_policies(policies, recipe.dtype, first, placing)
     if recipe.compile and torch.cuda.is_available():
         for stack in found.stacks:
             compile_layers(stack.model)
@@ -135,7 +137,10 @@ def load_policies(recipe: Recipe, policies: Sequence[Policy], with_base: bool) -
 
 
 def stack_policies(
-    policies: Sequence[Policy], dtype: Literal["float32", "bfloat16"], bases: Sequence[str] = ()
+    policies: Sequence[Policy],
+    dtype: Literal["float32", "bfloat16"],
+    bases: Sequence[str] = (),
+    placing: Mapping[str, Any] | None = None,
 ) -> PolicySet:
     """Load base models and stack the policies over them.
 
@@ -145,13 +150,17 @@ def stack_policies(
         policies: in the order of the groups.
         dtype: of the base models.
         bases: base models to be loaded before those of the policies.
+        placing: further arguments of `load_base`.
 
     Raises:
         UserError: an adapter that does not fit its base model, or base models of other sizes than the first.
     """
     bases = list(dict.fromkeys([*bases, *(policy.base_model for policy in policies)]))
     groups = [*policies, *(Policy(base, BASE) for base in bases)]
-    stacks = [_load_stack(base, [one for one in groups if one.base_model == base], dtype) for base in bases]
+    stacks = []
+    for base in bases:
+        model = load_base(base, dtype, **(placing or {}))
+        stacks.append(_stack([one for one in groups if one.base_model == base], model))
     _check_alike(bases, stacks)
     filled = [0] * len(bases)
     places = []
@@ -162,8 +171,7 @@ def stack_policies(
     return PolicySet(stacks, places)
 
 
-def _load_stack(base: str, groups: Sequence[Policy], dtype: Literal["float32", "bfloat16"]) -> LoRAStack:
-    model = load_base(base, dtype)
+def _stack(groups: Sequence[Policy], model: PreTrainedModel) -> LoRAStack:
     for group in groups:
         if group.source is not None:
             check_fit(group.source, group.factors, model)

@@ -63,7 +63,7 @@ class Level:
                 for t in theirs:
                     kept.append(t.new_zeros(len(t), self.segments, t.shape[2], self.capacity, t.shape[4]))
         for mine, new in zip([*self.keys, *self.values], [*other.keys, *other.values], strict=True):
-            mine[:, segments, :, : other.capacity] = new
+            mine[:, segments.to(mine.device), :, : other.capacity] = new
 
     def grow(self, segments: int, capacity: int) -> None:
         """Add so many empty segments, and room for `capacity` tokens in each segment where there is less."""
@@ -81,8 +81,13 @@ class Level:
         self.parents, self.offsets, self.lengths = (
             kept[segments] for kept in (self.parents, self.offsets, self.lengths)
         )
-        self.keys = [kept[:, segments] for kept in self.keys]
-        self.values = [kept[:, segments] for kept in self.values]
+        self.keys = [kept[:, segments.to(kept.device)] for kept in self.keys]
+        self.values = [kept[:, segments.to(kept.device)] for kept in self.values]
+
+    def on(self, device: torch.device) -> "Level":
+        """Return the level as a layer on another device sees it; keys and values are the same."""
+        parents, offsets, lengths = (one.to(device) for one in (self.parents, self.offsets, self.lengths))
+        return Level(self.capacity, parents, offsets, lengths, self.kept, self.keys, self.values)
 
 
 class Read(NamedTuple):
@@ -123,6 +128,17 @@ class Path:
     ) -> None:
         self.above, self.last, self.levels = tuple(above), last, (*above, last)
         self._members, self.first_layer = members, first_layer
+        self._elsewhere: dict[torch.device, Path] = {}
+
+    def on(self, device: torch.device) -> "Path":
+        """Return the path as layers on a device see it; in most cases itself."""
+        if self.last.lengths.device == device:
+            return self
+        if device not in self._elsewhere:
+            members = None if self._members is None else [one.to(device) for one in self._members]
+            levels = [level.on(device) for level in self.levels]
+            self._elsewhere[device] = Path(levels[:-1], levels[-1], members, self.first_layer)
+        return self._elsewhere[device]
 
     @cached_property
     def owners(self) -> list[Tensor]:

@@ -28,7 +28,7 @@ class Slots:
 
     def __init__(self, forward: GroupedForward, sizes: SlotSizes, graphs: bool = True) -> None:
         self.forward, self.rows, self.device = forward, sizes.rows, forward.device
-        self.graphs = graphs and self.device.type == "cuda"
+        self.graphs = graphs and self.device.type == "cuda" and not forward.is_spread
         self.header = sizes.header
         self.above: list[Level] = []
         if self.header:

@@ -58,6 +58,11 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
     manifest.finish(folder, *_write(folder, splits, lengths, recipe))
 
 
+def read_raw(recipe: Recipe) -> Splits:
+    """Return the pairs and test prompts of the raw data as they come, before any is left out."""
+    return _read(_check(recipe), recipe)
+
+
 def _check(recipe: Recipe) -> Converter:
     """Check what needs no file; return the converter."""
     check_recipe(recipe)

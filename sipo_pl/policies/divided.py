@@ -1,0 +1,14 @@
+"""Weights of which each device holds a part alone, as DeepSpeed's ZeRO-3 divides them; a layer gathers its own."""
+
+from collections.abc import Iterable
+
+from torch.nn import Parameter
+
+
+def is_divided(parameters: Iterable[Parameter]) -> bool:
+    """Return whether each device holds a part of the parameters alone.
+
+    The devices then gather a layer's weights together each time it is called, so that all must call the same layers in
+    the same order.
+    """
+    return any(hasattr(parameter, "ds_id") for parameter in parameters)
