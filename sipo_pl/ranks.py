@@ -57,11 +57,16 @@ def watch(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     Thread(target=look, name="watch the other devices", daemon=True).start()
 
 
+def kill(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Kill the processes of other devices, also those that are frozen and would outlive this one."""
+    for process in processes:
+        process.kill()
+
+
 def _end(number: int, code: int, processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
     log.error("device %d of %d %s; the command ends, and goes on when it is started again", number, len(processes), how)
-    for process in processes:
-        process.kill()
+    kill(processes)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(1)  # the main thread may hang in what it shares with the one that failed

@@ -268,6 +268,7 @@ def stoppable(trainer: Trainer) -> Iterator[None]:
         raise
     except RuntimeError as error:
         if trainer.world_size > 1 and ranks.is_loss(error):
+            ranks.kill(getattr(trainer.strategy.launcher, "procs", ()))
             raise UserError(
                 "another device ended, or did not answer in time; what it said is above, or in its own log "
                 f"({str(error).splitlines()[0]})"
