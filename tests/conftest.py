@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lively_run import Lively, make_lively_run
 from once import make_once
 from tiny import CHAT_TEMPLATE, make_tiny_model
 from tiny_run import Command, Said, make_talkative_model, sipo_pl, write_recipe
@@ -43,6 +44,12 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, talkative_model: Path
         (folder / "said.txt").write_text(result.stdout + result.stderr)
 
     return make_once(tmp_path_factory, "finished", make)
+
+
+@pytest.fixture(scope="session")
+def lively(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Lively:
+    """A finished run whose greedy texts tell its policies apart. Not to be changed."""
+    return make_lively_run(finished_run / "run", tmp_path_factory.mktemp("lively"))
 
 
 @pytest.fixture

@@ -83,7 +83,11 @@ def test_files_follow_one_another(tmp_path: Path) -> None:
         ("x.jsonl", b"", r"x\.jsonl: holds no rows"),
         ("x.jsonl", b"\n \n", r"x\.jsonl: holds no rows"),
         ("x.jsonl.gz", b'{"a": 1}\n', r"x\.jsonl\.gz: cannot be read: Not a gzipped file"),
-        ("x.jsonl.gz", gzip.compress(LINES.encode() * 99, mtime=0)[:-9], r"x\.jsonl\.gz: cannot be read: Compressed file ended"),
+        (
+            "x.jsonl.gz",
+            gzip.compress(LINES.encode() * 99, mtime=0)[:-9],
+            r"x\.jsonl\.gz: cannot be read: Compressed file ended",
+        ),
         ("x.json", b"[]", r"x\.json: holds no rows"),
         ("x.json", b'[{"a": 1}, 3]', r"x\.json: row 2: expected an object, found int"),
         ("x.json", b'{"a": 1}', r"x\.json: expected a list of objects, found dict"),
