@@ -33,7 +33,8 @@ def open_socket(host: str, port: int) -> socket.socket:
         UsageError: no address of this machine, or a port that is taken or not allowed.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # with the protocol by name: only then asyncio sends small pieces at once
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
