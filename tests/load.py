@@ -9,71 +9,26 @@ equal, none is lost, no slot stays taken and the throughput is at least three ti
 import argparse
 import asyncio
 import json
-import random
 import re
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
+from load_requests import CASES, NAMES, Asked, Case, draw_requests
 from serving import Server, serve, write_policies
 from tiny import CHAT_TEMPLATE, make_tiny_model
 
 from sipo_pl.policies.loading import resolve_base_model
 from sipo_pl.recipe import Template
 
-NAMES = ("detail", "ease")
-TOPICS = ("bees", "the tides", "bread", "old maps", "sleep", "rust", "violins", "clouds", "the number zero", "paper")
 TARGET = 3.0  # times the throughput of one at a time
 REASONS = ("stop", "length", "cancelled")  # of the server's counter
 EARLY = 0.1  # share of cancelled requests that may have ended by themselves before
 SECONDS = 600.0  # that a request may take
-
-
-class Case(NamedTuple):
-    """A load.
-
-    Args:
-        model: tiny or smollm2
-        requests: how many
-        at_once: how many are open at a time
-        cancelled: share of them
-        tokens: shortest and longest answer
-        slots: of the server
-        threads: of the server's matrix products
-    """
-
-    model: str
-    requests: int
-    at_once: int
-    cancelled: float
-    tokens: tuple[int, int]
-    slots: int
-    threads: int
-
-
-CASES = {
-    "tiny": Case("tiny", 500, 50, 0.2, (8, 64), 32, 1),
-    "smollm2": Case("smollm2", 100, 50, 0.2, (8, 32), 32, 2),
-}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request.
-
-    Args:
-        path: of the interface
-        body: as JSON
-        after: pieces after which it is cancelled; it is not where there is none
-    """
-
-    path: str
-    body: dict[str, Any]
-    after: int | None = None
 
 
 @dataclass
@@ -95,32 +50,6 @@ class Heard:
     cancelled: int = 0
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
-
-
-def draw_requests(case: Case, seed: int) -> list[Asked]:
-    """Return the requests of a case."""
-    rng = random.Random(seed)
-    cancelled = set(rng.sample(range(case.requests), round(case.requests * case.cancelled)))
-    return [_draw(index, case, rng, index in cancelled) for index in range(case.requests)]
-
-
-def _draw(index: int, case: Case, rng: random.Random, cancelled: bool) -> Asked:
-    weight = rng.randint(0, 10) / 10
-    text = f"{index}: " + " and ".join(rng.sample(TOPICS, rng.randint(1, 4))) + "?"
-    body: dict[str, Any] = {"temperature": 0, "max_tokens": rng.randint(*case.tokens)}
-    if rng.random() < 0.5:
-        body |= {"model": f"load@{weight:g},{1 - weight:g}"}
-    else:
-        body |= {"model": "load", "weights": dict(zip(NAMES, (weight, round(1 - weight, 1)), strict=True))}
-    if rng.random() < 0.75:
-        path, body["messages"] = "/chat/completions", [{"role": "user", "content": f"Tell me about {text}"}]
-    else:
-        path, body["prompt"] = "/completions", f"This is what is known about {text}"
-    if cancelled:  # long, so that none ends before it is cancelled
-        return Asked(path, {**body, "stream": True, "max_tokens": 500}, rng.randint(0, 4))
-    if rng.random() < 0.5:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return Asked(path, body)
 
 
 async def ask(client: httpx.AsyncClient, index: int, asked: Asked, heard: Heard) -> None:

@@ -8,66 +8,24 @@ import logging
 import queue
 import threading
 import time
-import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
 
 from sipo_pl.api import Policies
 from sipo_pl.errors import UserError
-from sipo_pl.policies.decoding import Decoding, Request
+from sipo_pl.policies.decoding import Request
 from sipo_pl.policies.noise import Noise
 from sipo_pl.policies.streaming import Event, Stream
 from sipo_pl.serve.answer_text import AnswerText
 from sipo_pl.serve.errors import RETRY_LATER, RETRY_NEVER, ApiError, invalid
 from sipo_pl.serve.limits import Limits
 from sipo_pl.serve.metrics import Metrics
+from sipo_pl.serve.work import FinishReason, Held, Piece, Work
 
 log = logging.getLogger("sipo_pl")
 
-FinishReason = Literal["stop", "length"]
 OPENAI_REASON: dict[str, FinishReason] = {"eos": "stop", "length": "length"}
 PATIENCE = 3  # failures without a token in between, after which the engine gives up
 BATCH_NOISE = "0"  # what `api.Fused.generate` calls the first row, so that a seed draws the same text there
-
-
-class Piece(NamedTuple):
-    """What came of a request.
-
-    Args:
-        text: that is new
-        tokens: of the answer so far, EOS included
-        finish_reason: why the answer ended; none where it goes on
-        error: what went wrong; nothing comes after it
-    """
-
-    text: str
-    tokens: int
-    finish_reason: FinishReason | None = None
-    error: ApiError | None = None
-
-
-@dataclass
-class Work:
-    """A request to be answered.
-
-    Args:
-        prompt_ids: tokens of the prompt
-        weights: one for each objective
-        decoding: its settings
-        seed: of its draws; random where not given
-        stops: texts that end the answer
-        eager: pieces are wanted as they come; else the whole text at the end
-    """
-
-    prompt_ids: tuple[int, ...]
-    weights: tuple[float, ...]
-    decoding: Decoding
-    seed: int | None = None
-    stops: tuple[str, ...] = ()
-    eager: bool = False
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)
-    begun: float = field(default_factory=time.monotonic)
 
 
 class Answering:
@@ -105,21 +63,6 @@ class Answering:
     def cancel(self, reason: str = "cancelled") -> None:
         """Free the slot; nothing happens where the answer has ended."""
         self.engine.cancel(self.work.key, reason)
-
-
-@dataclass
-class Held:
-    """A request that the engine's thread decodes.
-
-    Args:
-        work: what was asked
-        text: of the answer
-        tokens: made so far
-    """
-
-    work: Work
-    text: AnswerText
-    tokens: int = 0
 
 
 class Engine:

@@ -1,5 +1,6 @@
 """The page beside the interface: files of the package, read once; it asks nobody but this server."""
 
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
 from fastapi import APIRouter
@@ -28,7 +29,7 @@ def page_routes() -> APIRouter:
     return router
 
 
-def _sender(content: bytes, media_type: str):  # type: ignore[no-untyped-def]
+def _sender(content: bytes, media_type: str) -> Callable[[], Awaitable[Response]]:
     async def send() -> Response:
         return Response(content, media_type=media_type, headers=HEADERS)
 

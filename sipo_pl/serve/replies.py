@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from sipo_pl.serve.engine import FinishReason
+from sipo_pl.serve.work import FinishReason
 
 DONE = b"data: [DONE]\n\n"
 

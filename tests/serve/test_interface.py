@@ -16,6 +16,7 @@ from serving import Server, serve
 from sipo_pl.api import Policies, load
 from sipo_pl.data.rows import Prompt
 
+PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
 POINTS = ("0.7,0.3", "0.2,0.8", "1,0", "0,1", "kind=0.5,short=0.5")
 TOKENS = 14
 PROMPT = "question"  # has long answers at all points
@@ -71,6 +72,19 @@ def idle(found: dict[str, float]) -> bool:
 
 def cancelled(found: dict[str, float]) -> float:
     return found.get('sipo_pl_answers_total{reason="cancelled"}', 0.0)
+
+
+def test_the_page_of_the_documents_runs_as_printed(
+    server: Server, policies: Policies, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks[0].strip().splitlines()) <= 6
+    program = "".join(blocks).replace("http://127.0.0.1:8000/v1", server.api).replace("quickstart", "talk")
+    program = program.replace("detail", "kind").replace("ease", "short")
+    exec(compile(program, str(PAGE), "exec"), {})
+    said = capsys.readouterr().out
+    for point in ("0.7,0.3", "1,0", "0.5,0.5", "0.2,0.8"):
+        assert expected(policies, "Why is the sky blue?", point) in said
 
 
 def test_an_answer_is_that_of_python_at_its_weights(client: OpenAI, policies: Policies) -> None:

@@ -59,10 +59,10 @@ function makePlot(place, objectives, front, [first, second], weights) {
     svg("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, across),
     svg("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(12 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)` }, up));
   for (const tick of x.ticks) {
-    picture.append(svg("text", { x: x(tick), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle", class: "tick" }, x.name(tick)));
+    picture.append(svg("text", { x: x(tick), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle", class: "tick" }, x.label(tick)));
   }
   for (const tick of y.ticks) {
-    picture.append(svg("text", { x: LEFT - 5, y: y(tick) + 4, "text-anchor": "end", class: "tick" }, y.name(tick)));
+    picture.append(svg("text", { x: LEFT - 5, y: y(tick) + 4, "text-anchor": "end", class: "tick" }, y.label(tick)));
   }
   if (objectives.length === 2) {
     const path = [...front.points].sort((a, b) => a.weights[0] - b.weights[0]);
@@ -108,6 +108,6 @@ function scale(values, from, to) {
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   place.ticks = [];
   for (let tick = Math.ceil(start / step) * step; tick <= end; tick += step) place.ticks.push(tick);
-  place.name = (tick) => (Math.abs(tick) < step / 2 ? 0 : tick).toFixed(digits);
+  place.label = (tick) => (Math.abs(tick) < step / 2 ? 0 : tick).toFixed(digits);
   return place;
 }
