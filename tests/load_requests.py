@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 CASES = {
     "tiny": Case("tiny", 500, 50, 0.2, (8, 64), 32, 1),
-    "smollm2": Case("smollm2", 100, 50, 0.2, (8, 32), 32, 2),
+    "smollm2": Case("smollm2", 70, 50, 0.2, (32, 64), 32, 2),
 }
 
 
