@@ -1,4 +1,4 @@
-"""Bodies of requests, field by field; what is not among them is refused by name, because it would change nothing."""
+"""Bodies of requests, field by field; what is not among them is refused by name, so that nothing is passed over."""
 
 from typing import Annotated, Any, Literal
 

@@ -2,7 +2,7 @@
 
 import { svg } from "./svg.js";
 
-const WIDTH = 340, HEIGHT = 235;
+const WIDTH = 340, ONE = 235, SEVERAL = 185; // of a plot that is alone, and of one among others
 const LEFT = 52, RIGHT = 12, TOP = 12, BOTTOM = 42;
 const SAME = 0.0051;
 
@@ -49,17 +49,18 @@ function locate(points, values) {
 }
 
 function makePlot(place, objectives, front, [first, second], weights) {
+  const height = objectives.length === 2 ? ONE : SEVERAL;
   const shown = [...front.points.map((point) => point.rewards), ...(front.base ? [front.base] : [])];
   const x = scale(shown.map((rewards) => rewards[first]), LEFT, WIDTH - RIGHT);
-  const y = scale(shown.map((rewards) => rewards[second]), HEIGHT - BOTTOM, TOP);
+  const y = scale(shown.map((rewards) => rewards[second]), height - BOTTOM, TOP);
   const [across, up] = [objectives[first].name, objectives[second].name];
-  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "group",
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, class: "plot", role: "group",
     "aria-label": `Front of ${across} and ${up}` },
-    svg("rect", { x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: HEIGHT - TOP - BOTTOM, class: "frame" }),
-    svg("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, across),
-    svg("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(12 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)` }, up));
+    svg("rect", { x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: height - TOP - BOTTOM, class: "frame" }),
+    svg("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: height - 6, "text-anchor": "middle" }, across),
+    svg("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(12 ${(TOP + height - BOTTOM) / 2}) rotate(-90)` }, up));
   for (const tick of x.ticks) {
-    picture.append(svg("text", { x: x(tick), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle", class: "tick" }, x.label(tick)));
+    picture.append(svg("text", { x: x(tick), y: height - BOTTOM + 15, "text-anchor": "middle", class: "tick" }, x.label(tick)));
   }
   for (const tick of y.ticks) {
     picture.append(svg("text", { x: LEFT - 5, y: y(tick) + 4, "text-anchor": "end", class: "tick" }, y.label(tick)));
@@ -108,6 +109,6 @@ function scale(values, from, to) {
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   place.ticks = [];
   for (let tick = Math.ceil(start / step) * step; tick <= end; tick += step) place.ticks.push(tick);
-  place.label = (tick) => (Math.abs(tick) < step / 2 ? 0 : tick).toFixed(digits);
+  place.label = (tick) => (Math.abs(tick) < step / 2 ? 0 : tick).toFixed(digits).replace("-", "−");
   return place;
 }
