@@ -3,7 +3,7 @@
 import { svg } from "./svg.js";
 
 const WIDTH = 340, ONE = 235, SEVERAL = 185; // of a plot that is alone, and of one among others
-const LEFT = 52, RIGHT = 12, TOP = 12, BOTTOM = 42;
+const LEFT = 60, RIGHT = 12, TOP = 12, BOTTOM = 42;
 const SAME = 0.0051;
 
 export function makeFront(place, note, told, weights) {
