@@ -7,6 +7,7 @@ TORCH ?= torch==2.13.0
 RECIPE ?= quickstart/recipe.yaml
 BENCH_DATA ?= configs/quickstart/data/train.jsonl
 PYTEST_ARGS ?=
+LOAD_ARGS ?=
 PYTEST_PROCESSES ?= 2
 
 BIN := $(VENV)/bin
@@ -20,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test bench crash mutants notebook lint format clean compare
+.PHONY: help quickstart test bench crash load soak mutants notebook lint format clean compare
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +50,12 @@ bench: $(VENV)/.installed $(VENV)/.embedded $(VENV)/.bench  ## the project besid
 
 crash: $(VENV)/.installed  ## kill a tiny run at random moments and compare it with a whole one: SEED=1 KILLS=40
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/crash.py $(or $(SEED),1) $(or $(KILLS),40)
+
+load: $(VENV)/.installed $(VENV)/.embedded  ## ask a server for many answers at once and compare each with the one alone
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/load.py $(LOAD_ARGS)
+
+soak: $(VENV)/.installed  ## malformed requests for ten minutes: SECONDS=600; the server's memory must stay flat
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/soak.py $(or $(SECONDS),600)
 
 mutants: $(VENV)/.installed  ## break the method in one place at a time; some test must fail each time
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
@@ -80,7 +87,7 @@ $(VENV)/.torch: | $(BIN)/uv
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml $(VENV)/.torch
-	$(INSTALL) --editable '.[quickstart,dev]'
+	$(INSTALL) --editable '.[quickstart,serve,dev]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.installed

@@ -46,6 +46,10 @@ COMMANDS = {
         "an adapter merged into its base model, or models averaged, for other tools",
     ),
     "chat": ("sipo_pl.stages.chat:chat", "talk with the policies of a run, fused at weights that may change"),
+    "serve": (
+        "sipo_pl.stages.serve:serve",
+        "the policies of a run behind OpenAI's HTTP interface, with a weight per request, and a page",
+    ),
     "inspect": ("sipo_pl.stages.inspect:inspect", "a row of a stage's data as the model sees it"),
     "recipes": ("sipo_pl.stages.recipes:recipes", "the shipped recipes, and a copy of one to begin with"),
     "clean": ("sipo_pl.stages.clean:clean", "what a run folder no longer needs"),

@@ -150,6 +150,6 @@ def _one_line(text: str | None) -> str:
 OWN_OPTIONS = {
     "run": _add_run_options,
     **dict.fromkeys(
-        ("merge", "export", "chat", "inspect", "recipes", "clean", "env", "completion"), _add_typed_options
+        ("merge", "export", "chat", "serve", "inspect", "recipes", "clean", "env", "completion"), _add_typed_options
     ),
 }

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lively_run import Lively, make_lively_run
 from once import make_once
 from tiny import CHAT_TEMPLATE, make_tiny_model
 from tiny_run import Command, Said, make_talkative_model, sipo_pl, write_recipe
@@ -64,6 +65,12 @@ def aligned_folder(tmp_path: Path, talkative_model: Path, finished_run: Path) ->
     for name in ("prepare", "align-kind", "align-short"):
         shutil.copytree(finished_run / "run" / name, tmp_path / "run" / name)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def lively(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Lively:
+    """A finished run whose greedy texts tell its policies apart. Not to be changed."""
+    return make_lively_run(finished_run / "run", tmp_path_factory.mktemp("lively"))
 
 
 @pytest.fixture

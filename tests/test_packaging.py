@@ -62,6 +62,7 @@ def test_the_wheel_holds_what_is_not_code(wheel: Path) -> None:
         wanted |= {f"sipo_pl/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob(f"*.{suffix}")}
     for suffix in ("txt", "js"):
         wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "sipo_pl").glob(f"*/*.{suffix}")}
+    wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "sipo_pl/serve/page").iterdir()}
     assert len(wanted) > 20
     assert wanted <= names
     assert not [name for name in names if name.startswith(("tests/", "configs/", "callbacks/"))]

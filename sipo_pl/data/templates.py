@@ -65,6 +65,16 @@ class PromptTemplate:
         """Return the tokens of the rendered prompt and the start of an answer, which the model is to continue."""
         return self._tokenize(self.render(prompt) + start)
 
+    def text_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text as it is, outside any template, BOS included where the tokenizer adds one."""
+        ids = self._once_bos(self.tokenizer(text)["input_ids"])
+        # some tokenizers append EOS by themselves; encode appends it once
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
+
+    def user_message(self, text: str) -> dict[str, str]:
+        """Return the chat message of a user who asks `text`."""
+        return {"role": "user", "content": self._fill(text)}
+
     def encode(self, prompt: Prompt, response: str) -> Encoded:
         """Tokenise a prompt and its response; an empty response is EOS alone."""
         rendered = self.render(prompt)
@@ -95,7 +105,7 @@ class PromptTemplate:
             if not isinstance(prompt, str):
                 raise UserError("the prompt is a list of chat messages; use template.kind: chat")
             return self._fill(prompt)
-        messages = [{"role": "user", "content": self._fill(prompt)}] if isinstance(prompt, str) else list(prompt)
+        messages = [self.user_message(prompt)] if isinstance(prompt, str) else list(prompt)
         return self._apply_chat_template(messages, add_generation_prompt=True)
 
     def _fill(self, prompt: str) -> str:
@@ -114,13 +124,13 @@ class PromptTemplate:
 
     def _tokenize(self, text: str) -> list[int]:
         # a chat template writes its special tokens, BOS among them, into the text
-        ids = list(self.tokenizer(text, add_special_tokens=self.template.kind == "plain")["input_ids"])
+        if self.template.kind == "plain":
+            return self.text_ids(text)
+        return self._once_bos(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _once_bos(self, ids: list[int]) -> list[int]:
         bos = self.tokenizer.bos_token_id
-        if bos is not None and ids[:2] == [bos, bos]:
-            ids = ids[1:]
-        if ids and ids[-1] == self.tokenizer.eos_token_id and self.template.kind == "plain":
-            ids = ids[:-1]  # some tokenizers append EOS by themselves; encode appends it once
-        return ids
+        return list(ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids)
 
     def _eos_id(self) -> int:
         """Return the token that ends a response: the chat template's end mark, or the tokenizer's EOS."""

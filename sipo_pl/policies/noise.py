@@ -1,9 +1,23 @@
 """The noise of a row: its own, so that its text depends neither on its company nor on where it was decoded."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from sipo_pl.seeds import seed_of
+
+
+class Noise(NamedTuple):
+    """Which noise a row has.
+
+    Args:
+        seed: of the run, or of a request
+        key: of the row
+    """
+
+    seed: int
+    key: str
 
 
 def row_uniforms(seed: int, key: str, steps: int) -> Tensor:

@@ -20,7 +20,7 @@ from sipo_pl.fusion import next_tokens
 from sipo_pl.policies.decoding import Decoding, FinishReason, Request
 from sipo_pl.policies.fused_rows import FusedRows, Fusion
 from sipo_pl.policies.generation import fused_groups, weights_over
-from sipo_pl.policies.noise import row_uniforms
+from sipo_pl.policies.noise import Noise, row_uniforms
 from sipo_pl.policies.policies import PolicySet
 from sipo_pl.policies.slot_sizes import SlotSizes
 
@@ -102,14 +102,20 @@ class Stream:
     @property
     def busy(self) -> int:
         """Return how many requests run or wait."""
-        return len(self.waiting) + sum(running is not None for running in self.slots)
+        return len(self.waiting) + self.running
 
-    def add(self, request: Request, decoding: Decoding) -> None:
+    @property
+    def running(self) -> int:
+        """Return how many requests hold a slot."""
+        return sum(running is not None for running in self.slots)
+
+    def add(self, request: Request, decoding: Decoding, noise: Noise | None = None) -> None:
         """Let a request join at the next step, or as soon as a slot is free; first come, first served.
 
         Args:
             request: its weights are one for each policy; its key is not that of another one that runs or waits.
             decoding: its settings; `batch_rows` is not looked at.
+            noise: its noise; that of the stream's seed and its key where not given.
 
         Raises:
             UserError: no token is left for an answer, beams, or a key that is taken.
@@ -126,7 +132,7 @@ class Stream:
             )
         request = request._replace(weights=weights_over(request.weights, self.groups))
         sampled = decoding.temperature > 0
-        uniforms = row_uniforms(self.seed, request.key, limit if sampled else 0)
+        uniforms = row_uniforms(*(noise or (self.seed, request.key)), limit if sampled else 0)
         self.waiting.append(Running(request, decoding, limit, uniforms))
 
     @torch.inference_mode()
@@ -157,9 +163,8 @@ class Stream:
                 return []
             self.chosen = self._choose(self.rows.scores())
         except torch.OutOfMemoryError:
-            running = sum(one is not None for one in self.slots)
             raise UserError(
-                f"{running} answers at once are too much for the GPU's memory; fewer slots need less"
+                f"{self.running} answers at once are too much for the GPU's memory; fewer slots need less"
             ) from None
         return self._record(self.chosen.tolist())
 

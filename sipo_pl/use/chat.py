@@ -7,7 +7,6 @@ from pathlib import Path
 from sipo_pl.api import Policies
 from sipo_pl.artifacts import write_json
 from sipo_pl.data.rows import Prompt
-from sipo_pl.data.templates import FIELD
 from sipo_pl.errors import UserError
 from sipo_pl.policies.decoding import Decoding, Request
 from sipo_pl.policies.streaming import Stream
@@ -67,14 +66,11 @@ class Conversation:
         """Return the prompt of a question behind `turns`: text where it is the first, as the batch stages see it."""
         if not self.remembers or not (turns or self.system):
             return user
+        question = self.policies.template.user_message
         messages = [{"role": "system", "content": self.system}] if self.system else []
         for turn in turns:
-            messages += [self._question(turn.user), {"role": "assistant", "content": turn.assistant}]
-        return [*messages, self._question(user)]
-
-    def _question(self, user: str) -> dict[str, str]:
-        text = self.policies.source.template.pattern.replace("{" + FIELD + "}", user)
-        return {"role": "user", "content": text}
+            messages += [question(turn.user), {"role": "assistant", "content": turn.assistant}]
+        return [*messages, question(user)]
 
     def answer(self, user: str) -> Generator[str, None, None]:
         """Yield the answer to a question in pieces, and keep the turn, also one that is broken off.

@@ -1,0 +1,98 @@
+"""What every request passes before anything else: the host it asked for, its key; and what is counted of it."""
+
+import hmac
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sipo_pl.errors import UserError
+from sipo_pl.serve.errors import ApiError
+from sipo_pl.serve.metrics import Metrics
+
+OPEN = ("/", "/health", "/page/")  # need no key: the page itself, which asks for one, and what tells that all is well
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Guard:
+    """Refuses requests without a key or for another host, and counts all.
+
+    Args:
+        app: what lies behind.
+        keys: one of them is needed; none needed where there is none.
+        local_only: take only hosts that name this machine; other sites' pages could reach it under names of theirs.
+        metrics: take counts.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], local_only: bool, metrics: Metrics) -> None:
+        self.app, self.local_only, self.metrics = app, local_only, metrics
+        self.keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun, status = time.monotonic(), "none"
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = uuid.uuid4().hex
+                headers["x-content-type-options"] = "nosniff"
+            await send(message)
+
+        try:
+            refused = self._refused(scope)
+            if refused:
+                await JSONResponse(refused.body, refused.status, refused.headers)(scope, receive, counted)
+            else:
+                await self.app(scope, receive, counted)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.requests.labels(route, status).inc()
+            self.metrics.seconds.labels(route).observe(time.monotonic() - begun)
+
+    def _refused(self, scope: Scope) -> ApiError | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self.local_only and _name(host) not in LOCAL:
+            return ApiError(403, f"host: {host[:100]!r} is not this machine", code="wrong_host")
+        path = scope["path"]
+        if not self.keys or path in OPEN[:2] or path.startswith(OPEN[2]):
+            return None
+        kind, _, key = headers.get("authorization", "").partition(" ")
+        given = key.strip().encode() if kind.lower() == "bearer" else b""
+        if sum(hmac.compare_digest(given, known) for known in self.keys):  # all are compared, whichever it is
+            return None
+        what = "wrong key" if given else "no key; expected the header 'Authorization: Bearer KEY'"
+        headers_of_it = {"www-authenticate": "Bearer"}
+        return ApiError(401, f"authorization: {what}", code="invalid_api_key", headers=headers_of_it)
+
+
+def _name(host: str) -> str:
+    """Return the name of a host without its port."""
+    return host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+
+
+def read_keys(path: str | None) -> list[str]:
+    """Return the keys of a file, one a line.
+
+    Raises:
+        UserError: no such file, or none in it.
+    """
+    if path is None:
+        return []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no file of keys can be read there: {error}") from None
+    keys = [line.strip() for line in lines if line.strip()]
+    if not keys:
+        raise UserError(f"{path}: no key in it; expected one a line")
+    return keys
