@@ -60,7 +60,7 @@ def test_the_wheel_holds_what_is_not_code(wheel: Path) -> None:
     wanted = {"sipo_pl/py.typed", "sipo_pl/callbacks/writer.py"}
     for suffix in ("yaml", "jsonl", "md"):
         wanted |= {f"sipo_pl/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob(f"*.{suffix}")}
-    for suffix in ("txt", "js"):
+    for suffix in ("txt", "js", "yaml"):
         wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "sipo_pl").glob(f"*/*.{suffix}")}
     wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "sipo_pl/serve/page").iterdir()}
     assert len(wanted) > 20
