@@ -76,6 +76,7 @@ def test_one_that_was_stopped_lets_the_others_reach_their_borders() -> None:
 
 def test_an_interruption_while_one_works_ends_it_there() -> None:
     notes: list[str] = []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background it would be ignored
 
     def long(turn: Turn) -> None:
         os.kill(os.getpid(), signal.SIGINT)  # goes to the main thread, which waits
