@@ -27,7 +27,6 @@ from sipo_pl.recipe import Template
 
 TARGET = 3.0  # times the throughput of one at a time
 REASONS = ("stop", "length", "cancelled")  # of the server's counter
-EARLY = 0.1  # share of cancelled requests that may end by themselves before
 SECONDS = 600.0  # that a request may take
 
 
@@ -112,7 +111,9 @@ def metrics(server: Server) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^(sipo_pl_\S+) (\S+)$", text, re.MULTILINE)}
 
 
-def compare(requests: list[Asked], alone: Heard, loaded: Heard, counted: dict[str, float]) -> list[str]:
+def compare(
+    requests: list[Asked], least_cancelled: float, alone: Heard, loaded: Heard, counted: dict[str, float]
+) -> list[str]:
     """Return what is wrong."""
     wanted = {index for index, asked in enumerate(requests) if asked.after is None}
     problems = alone.problems + loaded.problems
@@ -126,8 +127,10 @@ def compare(requests: list[Asked], alone: Heard, loaded: Heard, counted: dict[st
         problems.append(f"{len(set(loaded.ids))} ids for {len(loaded.texts)} answers")
     meant = len(requests) - len(wanted)
     ended = {name: counted.get(f'sipo_pl_answers_total{{reason="{name}"}}', 0.0) for name in REASONS}
-    if not meant * (1 - EARLY) <= ended["cancelled"] <= loaded.cancelled <= meant:
-        problems.append(f"{meant} to be cancelled, {loaded.cancelled} were, the server counts {ended}")
+    if not least_cancelled <= ended["cancelled"] <= loaded.cancelled <= meant:
+        problems.append(
+            f"{least_cancelled:g} to {meant} to be cancelled, {loaded.cancelled} were, the server counts {ended}"
+        )
     if sum(ended.values()) != len(wanted) + len(requests):
         problems.append(f"the server counts {ended}, {len(wanted)} and {len(requests)} were asked for")
     if busy := {name: counted[name] for name in ("sipo_pl_running", "sipo_pl_waiting") if counted[name]}:
@@ -153,7 +156,7 @@ def run(case: Case, folder: Path, seed: int) -> tuple[str, bool]:
         time.sleep(1)
         counted = metrics(server)
         counted = {name: value - first.get(name, 0.0) for name, value in counted.items()}
-        problems = compare(requests, alone, loaded, counted)
+        problems = compare(requests, case.requests * case.cancelled, alone, loaded, counted)
         code = server.stop()
     if code:
         problems.append(f"the server ended with exit code {code}: {(folder / 'log').read_text()[-2000:]}")

@@ -15,7 +15,7 @@ class Case(NamedTuple):
         model: tiny or smollm2
         requests: how many
         at_once: how many are open at a time
-        cancelled: share of them
+        cancelled: share of them, at least
         tokens: shortest and longest answer
         slots: of the server
         threads: of the server's matrix products
@@ -30,6 +30,7 @@ class Case(NamedTuple):
     threads: int
 
 
+MORE = 1.4  # times as many are to be cancelled as must be: some end by themselves before
 CASES = {
     "tiny": Case("tiny", 500, 50, 0.2, (8, 64), 32, 1),
     "smollm2": Case("smollm2", 70, 50, 0.2, (32, 64), 32, 2),
@@ -54,7 +55,7 @@ class Asked:
 def draw_requests(case: Case, seed: int) -> list[Asked]:
     """Return the requests of a case."""
     rng = random.Random(seed)
-    cancelled = set(rng.sample(range(case.requests), round(case.requests * case.cancelled)))
+    cancelled = set(rng.sample(range(case.requests), round(MORE * case.requests * case.cancelled)))
     return [_draw(index, case, rng, index in cancelled) for index in range(case.requests)]
 
 
