@@ -1,6 +1,7 @@
 """A tiny Llama with a byte-level tokenizer, made in a second, so that tests need no download."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -81,3 +82,23 @@ def make_tiny_tokenizer(
     )
     fast.chat_template = chat_template
     return fast
+
+
+def opposed_pairs(count: int, to_a_prompt: int = 1) -> list[dict[str, Any]]:
+    """Return prepared pairs of which the objectives `a` and `b` always prefer different responses.
+
+    Args:
+        count: how many; responses have various lengths.
+        to_a_prompt: how many in succession have a prompt in common.
+    """
+    return [
+        {
+            "pair_id": f"p{index}",
+            "prompt_id": f"x{index // to_a_prompt}",
+            "prompt": f"prompt {index // to_a_prompt}",
+            "response_0": "yes " * (index + 1),
+            "response_1": f"no {index}",
+            "preferred": {"a": index % 2, "b": 1 - index % 2},
+        }
+        for index in range(count)
+    ]

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from tiny import make_tiny_adapter, make_tiny_model
+from tiny import make_tiny_adapter, make_tiny_model, opposed_pairs
 from torch import Tensor
 
 from sipo_pl.artifacts import read_jsonl, write_jsonl
@@ -43,17 +43,7 @@ def recipe(base: Path, first_adapter: Path, tmp_path: Path) -> Recipe:
     made = Recipe(
         "t", str(base), objectives, Data(train=[], validation=[]), template, beta=BETA, run_dir=str(tmp_path / "run")
     )
-    rows = [
-        {
-            "pair_id": f"p{index}",
-            "prompt_id": f"x{index}",
-            "prompt": f"prompt {index}",
-            "response_0": "yes " * (index + 1),
-            "response_1": f"no {index}",
-            "preferred": {"a": index % 2, "b": 1 - index % 2},
-        }
-        for index in range(7)
-    ]
+    rows = opposed_pairs(7)
     write_jsonl(made.layout.pairs("train"), rows)
     write_jsonl(made.layout.pairs("validation"), rows[:3])
     kept = [{**row, "kept": f"better {row['pair_id']}"} for row in rows[:4]]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tiny import make_tiny_adapter, make_tiny_model
+from tiny import make_tiny_adapter, make_tiny_model, opposed_pairs
 
 from sipo_pl.artifacts import write_jsonl
 from sipo_pl.compat import Compat
@@ -38,17 +38,7 @@ def recipe(base: Path, tmp_path: Path) -> Recipe:
     objectives = [Objective(name, adapter=str(one)) for name, one in zip(PAIRS, adapters, strict=True)]
     folder, template = str(tmp_path / "run"), Template(text="{raw_prompt}>")
     made = Recipe("t", str(base), objectives, Data(train=[]), template, beta=0.5, run_dir=folder)
-    rows = [
-        {
-            "pair_id": f"p{index}",
-            "prompt_id": f"x{index // 2}",
-            "prompt": f"prompt {index // 2}",
-            "response_0": "yes " * (index + 1),
-            "response_1": f"no {index}",
-            "preferred": {"a": index % 2, "b": 1 - index % 2},
-        }
-        for index in range(7)
-    ]
+    rows = opposed_pairs(7, to_a_prompt=2)
     write_jsonl(made.layout.pairs("train"), rows)
     write_jsonl(made.layout.pairs("validation"), rows[:3])
     write_jsonl(
