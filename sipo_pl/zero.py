@@ -38,6 +38,8 @@ class ZeRO(DeepSpeedStrategy):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"exclude_frozen_parameters": True, **options})
+        if isinstance(self.config, dict):  # with offload it would refuse any optimizer but one that it compiles first
+            self.config.setdefault("zero_force_ds_cpu_optimizer", False)
 
     @contextlib.contextmanager
     def model_sharded_context(self) -> Iterator[None]:

@@ -12,12 +12,14 @@ class CPUZeRO(ZeRO):
 
     Args:
         stage: 2 or 3
+        offload: whether parameters and optimizer states count as offloaded, which here changes no place
     """
 
-    def __init__(self, stage: int = 2, **options: object) -> None:
-        divided = {"stage": stage, "stage3_param_persistence_threshold": 0}
-        config = {"zero_optimization": divided, "zero_allow_untested_optimizer": True}
-        super().__init__(config={**config, "zero_force_ds_cpu_optimizer": False}, **options)
+    def __init__(self, stage: int = 2, offload: bool = False, **options: object) -> None:
+        divided: dict[str, object] = {"stage": stage, "stage3_param_persistence_threshold": 0}
+        if offload:
+            divided |= {"offload_param": {"device": "cpu"}, "offload_optimizer": {"device": "cpu"}}
+        super().__init__(config={"zero_optimization": divided, "zero_allow_untested_optimizer": True}, **options)
 
     def setup_environment(self) -> None:
         DDPStrategy.setup_environment(self)
