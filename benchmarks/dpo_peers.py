@@ -8,16 +8,27 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import TrainerCallback
 
-from benchmarks.models import SMOLLM2, TARGETS, Setting, load_model
+from benchmarks.models import TARGETS, Setting, load_model, load_tokenizer
 from benchmarks.peers import response_logps_with_peft
 from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.loading import resolve_base_model
 from sipo_pl.policies.logprobs import collate
 
 Pair = tuple[Encoded, Encoded]
 LEARNING_RATE = 5e-4
+
+
+class Objective(NamedTuple):
+    """What is minimised.
+
+    Args:
+        beta: of DPO
+        alpha: of the NLL term of chosen responses, a token; 0 is plain DPO
+    """
+
+    beta: float
+    alpha: float = 0.0
 
 
 class TRLOptions(NamedTuple):
@@ -56,7 +67,7 @@ class _Clock(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-def trl_seconds(setting: Setting, pairs: Sequence[Pair], options: TRLOptions, beta: float) -> float:
+def trl_seconds(setting: Setting, pairs: Sequence[Pair], options: TRLOptions, objective: Objective) -> float:
     """Train one epoch with `trl.DPOTrainer`; return the seconds of a pair after the first step."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -81,7 +92,9 @@ def trl_seconds(setting: Setting, pairs: Sequence[Pair], options: TRLOptions, be
         warnings.simplefilter("ignore")
         config = DPOConfig(
             folder,
-            beta=beta,
+            beta=objective.beta,
+            loss_type=["sigmoid", "sft"] if objective.alpha else ["sigmoid"],
+            loss_weights=[1.0, objective.alpha] if objective.alpha else None,
             learning_rate=LEARNING_RATE,
             per_device_train_batch_size=options.batch,
             precompute_ref_log_probs=options.precompute,
@@ -96,12 +109,11 @@ def trl_seconds(setting: Setting, pairs: Sequence[Pair], options: TRLOptions, be
             disable_tqdm=True,
             max_length=None,
         )
-        tokenizer = AutoTokenizer.from_pretrained(resolve_base_model(SMOLLM2))
         trainer = OnTokens(
             load_model(setting),
             args=config,
             train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
+            processing_class=load_tokenizer(setting),
             peft_config=lora,
             callbacks=[clock],
         )
@@ -115,12 +127,12 @@ class Released:
 
     Args:
         setting: the model.
-        beta: of the loss.
+        objective: the loss.
     """
 
-    def __init__(self, setting: Setting, beta: float) -> None:
+    def __init__(self, setting: Setting, objective: Objective) -> None:
         lora = LoraConfig(r=setting.rank, lora_alpha=setting.rank, target_modules=list(TARGETS), task_type="CAUSAL_LM")
-        self.model, self.beta = get_peft_model(load_model(setting), lora).train(), beta
+        self.model, self.objective = get_peft_model(load_model(setting), lora).train(), objective
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.trained, self.optimizer = trained, torch.optim.AdamW(trained, lr=LEARNING_RATE)
 
@@ -129,8 +141,11 @@ class Released:
         tokens = collate(pair).to(self.model.device)
         with torch.no_grad(), self.model.disable_adapter():
             reference = response_logps_with_peft(self.model, tokens)
-        gain = response_logps_with_peft(self.model, tokens) - reference
-        loss = -torch.nn.functional.logsigmoid(self.beta * (gain[0] - gain[1]))
+        policy = response_logps_with_peft(self.model, tokens)
+        gain = policy - reference
+        loss = -torch.nn.functional.logsigmoid(self.objective.beta * (gain[0] - gain[1]))
+        if self.objective.alpha:
+            loss = loss - self.objective.alpha * policy[0] / pair[0].response_length
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()

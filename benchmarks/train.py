@@ -1,13 +1,14 @@
 """DPO steps beside TRL's trainer and the released way: pairs per second and peak memory; the reference is cached.
 
 On a CPU: python -m benchmarks.train
-On a GPU: python -m benchmarks.train --shape 7b --pairs 64 --step_pairs 2 16 --trl_batches 2 8 16 --compile
+On a GPU: python -m benchmarks.train --shape 7b --pairs 72 --step_pairs 2 8 18 --trl_batches 2 8 18 --compile
 """
 
 import argparse
+import gc
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -16,14 +17,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks import options
-from benchmarks.dpo_peers import LEARNING_RATE, Pair, Released, TRLOptions, trl_seconds
+from benchmarks.dpo_peers import LEARNING_RATE, Objective, Pair, Released, TRLOptions, trl_seconds
 from benchmarks.limits import training_operations
 from benchmarks.measuring import clock, matmul_rate
 from benchmarks.models import TARGETS, Setting, load_model
 from benchmarks.scaling import forget_peak, peak
 from benchmarks.texts import random_rows
 from sipo_pl.data.templates import Encoded
-from sipo_pl.losses import dpo_loss
+from sipo_pl.losses import dpo_loss, nll_per_token
 from sipo_pl.policies.attention import attend_along
 from sipo_pl.policies.compiled import compile_layers
 from sipo_pl.policies.forwards import forwards_of, tokens_at_once
@@ -32,7 +33,7 @@ from sipo_pl.policies.lora import LoRAStack
 from sipo_pl.policies.packed import pack, packed_logps
 from sipo_pl.policies.packed_attention import NAME
 
-BETA = 0.1
+LOSSES = {"dpo": Objective(beta=0.1), "dpo_nll": Objective(beta=0.1, alpha=0.1)}
 RELEASED = "as released"
 COLUMNS = (
     "way",
@@ -53,11 +54,11 @@ class Ours:
         model: the base.
         setting: what it runs on.
         adapters: how many there are.
-        args: token budget and compilation.
+        args: token budget, loss and compilation.
     """
 
     def __init__(self, model: PreTrainedModel, setting: Setting, adapters: int, args: argparse.Namespace) -> None:
-        self.device, self.budget = setting.device, args.batch_tokens
+        self.device, self.budget, self.objective = setting.device, args.batch_tokens, LOSSES[args.loss]
         self.stacks = [LoRAStack(twin(model), TARGETS) for _ in range(adapters)]
         for stack in self.stacks:
             stack.train_ranks(setting.rank, setting.rank, seed=0)
@@ -82,7 +83,12 @@ class Ours:
 
     def _loss(self, pairs: Sequence[Pair], reference: dict[int, Tensor], logps: Tensor) -> Tensor:
         known = torch.stack([reference[id(pair)] for pair in pairs], dim=1)
-        return dpo_loss(*logps.chunk(2), *known, beta=BETA).losses.sum()
+        chosen, rejected = logps.chunk(2)
+        losses = dpo_loss(chosen, rejected, *known, beta=self.objective.beta).losses
+        if self.objective.alpha:
+            lengths = torch.tensor([chosen.response_length for chosen, _ in pairs], device=self.device)
+            losses = losses + self.objective.alpha * nll_per_token(chosen, lengths)
+        return losses.sum()
 
     def reference(self, pairs: Sequence[Pair]) -> dict[int, Tensor]:
         """Return the log-probabilities of each pair under the base, as the cache on disk holds them."""
@@ -122,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if trl:
                 one["x TRL"] = one["pairs/s"] / trl
     mean = sum(len(row.input_ids) for pair in pairs for row in pair) / len(pairs)
-    return options.finish(args, setting.title, COLUMNS, found, tokens_of_a_pair=mean)
+    return options.finish(args, setting.title, COLUMNS, found, tokens_of_a_pair=mean, loss=args.loss)
 
 
 def _pairs(args: argparse.Namespace, vocabulary: int) -> list[Pair]:
@@ -168,11 +174,11 @@ def _peers(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair]) ->
         if importlib.util.find_spec("liger_kernel") is not None and setting.device.type == "cuda":
             ways += [TRLOptions(batch, True, liger=True) for batch in args.trl_batches]
         for way in ways:
-            with measured(found, way.name, setting.device):
-                seconds = trl_seconds(setting, pairs, way, BETA)
+            with suppress(torch.OutOfMemoryError), measured(found, way.name, setting.device):
+                seconds = trl_seconds(setting, pairs, way, LOSSES[args.loss])
                 found.append({"way": f"TRL, {way.name}", "pairs measured": len(pairs), "pairs/s": 1 / seconds})
     with measured(found, RELEASED, setting.device):
-        released = Released(setting, BETA)
+        released = Released(setting, LOSSES[args.loss])
         released.step(pairs[0])
         few = pairs[1 : 1 + args.released_pairs]
         seconds = clock(lambda: [released.step(pair) for pair in few], setting.device) / len(few)
@@ -184,9 +190,11 @@ def _peers(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair]) ->
 def measured(found: list[dict[str, Any]], name: str, device: torch.device) -> Iterator[None]:
     """Add the peak memory of the block to the row that it makes."""
     print(f"{name} …", flush=True)
+    gc.collect()  # trainers hold themselves, and a model with them
     forget_peak(device)
     yield
     found[-1]["peak MiB"] = peak(device) / 2**20
+    print({key: round(v, 3) if isinstance(v, float) else v for key, v in found[-1].items()}, flush=True)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -195,6 +203,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--pairs", type=int, default=8, help="number of pairs")
     add("--prompt_tokens", type=int, nargs=2, default=[60, 60], help="least and most of random prompts")
     add("--response_tokens", type=int, nargs=2, default=[126, 206], help="least and most of random responses")
+    add("--loss", choices=sorted(LOSSES), default="dpo", help="dpo_nll adds the NLL term of re-alignment")
     add("--step_pairs", type=int, nargs="+", default=[2], help="pairs of an optimizer step of ours")
     add("--batch_tokens", type=int, help="tokens of a forward of ours; as suits the device where not given")
     add("--trl_batches", type=int, nargs="+", default=[1, 2, 4], help="batch sizes that TRL is swept over")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import decode, fidelity, options, reward, scaling, train
+from benchmarks import decode, fidelity, offload, options, reward, scaling, train
 from benchmarks.limits import scoring_operations, step_bytes
 from benchmarks.models import Ours
 from benchmarks.texts import prompt_requests, without_sharing
@@ -40,10 +40,20 @@ def test_reward_compares_equal_rewards(tmp_path: Path) -> None:
     assert [row["way"] for row in found["rows"]] == ["ours", reward.ALONE, "peft", "as released"]
 
 
-def test_training_is_measured_beside_the_released_way(tmp_path: Path) -> None:
+def test_a_fit_that_was_killed_ends_with_the_losses_of_an_unbroken_one(tmp_path: Path) -> None:
+    file = tmp_path / "offload.json"
+    few = ["--pairs", "6", "--accumulate", "1", "--prompt_words", "6", "--response_words", "9"]
+    assert offload.main([*TINY, *few, "--folder", str(tmp_path), "--json", str(file)]) == 0
+    unbroken, killed = results(file)["rows"]
+    assert unbroken["steps"] == killed["steps"] == 6
+    assert killed["losses"] == pytest.approx(unbroken["losses"], abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "dpo_nll"])
+def test_training_is_measured_beside_the_released_way(tmp_path: Path, loss: str) -> None:
     file = tmp_path / "train.json"
     few = ["--pairs", "4", "--response_tokens", "4", "9", "--prompt_tokens", "5", "12", "--trl_batches", "2"]
-    assert train.main([*TINY, *few, "--released_pairs", "1", "--json", str(file)]) == 0
+    assert train.main([*TINY, *few, "--loss", loss, "--released_pairs", "1", "--json", str(file)]) == 0
     rows = {row["way"]: row for row in results(file)["rows"]}
     ours, together = rows["ours, 2 pairs a step"], rows["2 adapters together"]
     assert ours["x released"] == pytest.approx(ours["pairs/s"] / rows[train.RELEASED]["pairs/s"])
