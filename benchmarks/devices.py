@@ -106,7 +106,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--epochs", type=int, default=4, help="of each fit")
     add("--rate", type=float, default=2e-4, help="learning rate")
     add("--warm_steps", type=int, default=8, help="steps at the beginning that pairs/s leave out")
-    add("--batch_tokens", type=int, default=16384, help="tokens of a forward of a fit")
+    add("--batch_tokens", type=int, default=20480, help="tokens of a forward of a fit")
     add("--prompt_words", type=int, default=30, help="of a made-up prompt")
     add("--response_words", type=int, nargs=2, default=[40, 90], help="least and most of a made-up response")
     add("--units", type=int, default=12, help="units of a prediction")
