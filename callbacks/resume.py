@@ -118,6 +118,8 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.is_global_zero and self.path.exists():
             self._keep_before()
         trainer.save_checkpoint(self.path)
+        for logger in trainer.loggers:
+            logger.save()  # the curves up to here, which a fit that goes on from here does not log again
 
     def _keep_before(self) -> None:
         if self.path.is_dir():  # of a sharded trainer

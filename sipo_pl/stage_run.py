@@ -17,6 +17,7 @@ from sipo_pl.artifacts import CONFIG, Manifest, atomic_path, follow_stage, input
 from sipo_pl.callbacks.best import BestCheckpoint
 from sipo_pl.callbacks.cost import FitCost
 from sipo_pl.callbacks.even_validation import EvenValidation
+from sipo_pl.callbacks.memory import PeakMemory
 from sipo_pl.callbacks.nan_guard import NaNGuard
 from sipo_pl.callbacks.progress import FitProgress, PredictProgress
 from sipo_pl.callbacks.rank_watch import RankWatch
@@ -132,7 +133,7 @@ class StageRun:
         resume = ResumeCheckpoint(*self.resume_checkpoints, saving.save_every, self.stopping)
         guards = [NaNGuard(), *([StillGuard()] if isinstance(self.model, LoRAFit) else [])]
         self.cost = FitCost()
-        shown = [RankWatch(), self.cost, FitProgress(self.stage)]
+        shown = [RankWatch(), self.cost, FitProgress(self.stage), PeakMemory(self.stage)]
         return [EvenValidation(saving.validations, at_end), *guards, *shown, best, resume]
 
     @property
@@ -189,16 +190,16 @@ class StageRun:
         assert isinstance(self.data, UnitData)
         assert isinstance(self.model, PredictionModule)
         self.total_units = self.data.plan(self.folder, self.model)
+        always = [RankWatch(), PeakMemory(self.stage), UnitWriter(self.data.stopping)]
         if not ranks.is_first():
-            return [RankWatch(), UnitWriter(self.data.stopping)]
+            return always
         expected = [len(self.model.expected_ids(self.data.unit(index))) for index in range(self.total_units)]
         done = [unit_path(self.folder, index).exists() for index in range(self.total_units)]
         for index in (index for index, is_done in enumerate(done) if is_done):
             self._read_unit(index)  # else a torn one would be found after hours
         written = sum(rows for rows, is_done in zip(expected, done, strict=True) if is_done)
         log.info("%s: %d rows in %d units, %d rows already written", self.stage, sum(expected), len(done), written)
-        progress = PredictProgress(self.stage, sum(expected), written)
-        return [RankWatch(), progress, UnitWriter(self.data.stopping)]
+        return [PredictProgress(self.stage, sum(expected), written), *always]
 
     def predict(self, trainer: Trainer, **arguments: Any) -> None:
         """Predict the units that are missing, check every id, and mark the stage complete."""

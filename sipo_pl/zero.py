@@ -3,19 +3,22 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
 from lightning.pytorch.strategies import DeepSpeedStrategy, StrategyRegistry
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 from sipo_pl.artifacts import remove
 from sipo_pl.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from sipo_pl.errors import UsageError
+from sipo_pl.modules.fit import Fit
 from sipo_pl.policies.divided import is_divided
 
 WHOLE = "whole.ckpt"  # within a checkpoint: what does not depend on the number of devices, as a plain checkpoint
 DEVICES = "devices"  # key of the number that wrote it
+WHOLE_PRECISION: Final = "32-true"  # the trainer's default
 
 _REGISTERED: dict[str, dict[str, Any]] = {
     "deepspeed_stage_2": {"stage": 2},
@@ -23,6 +26,13 @@ _REGISTERED: dict[str, dict[str, Any]] = {
     "deepspeed_stage_3": {"stage": 3},
     "deepspeed_stage_3_offload": {"stage": 3, "offload_optimizer": True, "offload_parameters": True},
 }
+
+
+class LoadedPrecision(DeepSpeedPrecision):
+    """Leaves every weight in the dtype that it was loaded or made in, as the trainer does with other strategies."""
+
+    def convert_module(self, module: Module) -> Module:
+        return module
 
 
 class ZeRO(DeepSpeedStrategy):
@@ -41,6 +51,16 @@ class ZeRO(DeepSpeedStrategy):
         if isinstance(self.config, dict):  # with offload it would refuse any optimizer but one that it compiles first
             self.config.setdefault("zero_force_ds_cpu_optimizer", False)
 
+    @property
+    def precision_plugin(self) -> Precision:
+        plugin: Precision = super().precision_plugin
+        # the trainer's default would turn a base in bfloat16 into float32
+        return LoadedPrecision(WHOLE_PRECISION) if plugin.precision == WHOLE_PRECISION else plugin
+
+    @precision_plugin.setter
+    def precision_plugin(self, plugin: Precision | None) -> None:
+        self._precision_plugin = plugin
+
     @contextlib.contextmanager
     def model_sharded_context(self) -> Iterator[None]:
         """Let transformers divide the base's weights as it reads them, and leave what is made beside them whole.
@@ -54,7 +74,11 @@ class ZeRO(DeepSpeedStrategy):
             return
         from transformers.integrations import HfDeepSpeedConfig
 
-        kept = HfDeepSpeedConfig(self.config)  # counts as long as it exists
+        assert isinstance(self.lightning_module, Fit)
+        assert isinstance(self.config, dict)
+        # of the base alone: the ranks in training, which the engine is told of, are in float32
+        in_halves = {"bf16": {"enabled": self.lightning_module.recipe.dtype == "bfloat16"}}
+        kept = HfDeepSpeedConfig({**self.config, **in_halves})  # counts as long as it exists
         yield
         del kept
 

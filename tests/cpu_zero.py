@@ -2,6 +2,7 @@
 
 import torch
 from lightning.fabric.utilities.seed import reset_seed
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 from sipo_pl.zero import ZeRO
@@ -35,3 +36,13 @@ class CPUZeRO(ZeRO):
     @property
     def root_device(self) -> torch.device:
         return torch.device("cpu", self.local_rank)  # DeepSpeed asks for its index
+
+
+class SaysDtypes(Callback):
+    """Says in which dtypes this device holds its part of the weights."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        dtypes: dict[bool, set[str]] = {False: set(), True: set()}
+        for parameter in pl_module.parameters():
+            dtypes[parameter.requires_grad].add(str(getattr(parameter, "ds_tensor", parameter).dtype))
+        print(f"frozen {', '.join(dtypes[False])}, trained {', '.join(dtypes[True])}", flush=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from many import Ranks
 from safetensors.torch import load_file
 from tiny_run import write_recipe
 
+from benchmarks.launcher import Ranks
 from sipo_pl.artifacts import Manifest, file_hash
 from sipo_pl.data.unit_data import shares
 from sipo_pl.data.units import unit_files

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from many import Ranks
 from peft import PeftModel
 from test_devices import AT_ONCE, FIT, made
 from tiny_run import Command, write_recipe
 from transformers import AutoModelForCausalLM
 
+from benchmarks.launcher import Ranks
 from sipo_pl.policies.adapters import read_adapter
 from sipo_pl.policies.lora import LoRAStack
 
@@ -120,3 +120,13 @@ def test_no_prediction_under_deepspeed(folder: Path, command: Command) -> None:
     said = command("predict", "--config", folder / "evaluate.yaml", "--trainer.strategy", "deepspeed_stage_3")
     assert said.code == 2
     assert "strategies/ddp.yaml" in said.err
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_a_base_in_bfloat16_stays_in_it_under_zero(folder: Path, zero: int) -> None:
+    shutil.rmtree(folder / "many/align-kind")
+    words_of_fit = [*words(folder, "many", "align"), "--recipe.dtype", "bfloat16", "--trainer.max_steps", "1"]
+    settings = ["--trainer.strategy.stage", str(zero), "--trainer.callbacks+=cpu_zero.SaysDtypes"]
+    ranks = Ranks(2, words_of_fit, folder / "said", ZERO, settings)
+    assert ranks.wait() == [0, 0], ranks.said
+    assert ranks.said.count("frozen torch.bfloat16, trained torch.float32") == 2, ranks.said
