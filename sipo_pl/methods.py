@@ -8,6 +8,7 @@ from sipo_pl.recipe import Recipe
 from sipo_pl.weights import corners, point_name
 
 BASELINE = "sft"  # what the others are compared with, prompt by prompt
+CONTROL = "dpo"  # whose policies must beat the baseline on their own objectives before anything else is believed
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import yaml
@@ -12,7 +12,7 @@ from sipo_pl.config_check import check_config_files, parser_options, refuse_stag
 from sipo_pl.config_errors import explain, find_place
 from sipo_pl.config_files import find_config, load_yaml
 from sipo_pl.errors import UsageError, nearest
-from sipo_pl.recipe import Recipe
+from sipo_pl.recipe import Objective, Recipe
 from sipo_pl.small_cli import make_recipe, recipe_parser
 from sipo_pl.trainer_stages import SMALL_STAGES, TRAINER_STAGES
 
@@ -54,7 +54,7 @@ class Overrides:
             found.append((target, rest, yaml.safe_load(text)))
         if limit is not None:
             found.append((RECIPE, "limit", limit))
-        return cls(tuple(found))
+        return cls(tuple((target, key, _whole(target, key, value)) for target, key, value in found))
 
     def options(self, stage: str) -> list[str]:
         """Return the options of a stage's command."""
@@ -102,6 +102,14 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
         else:
             leaves.append((f"{prefix}{key}", value))
     return leaves
+
+
+def _whole(target: str, key: str, value: Any) -> Any:
+    """Return objectives with all of their fields: what one lacks would be taken from the recipe's in the same place."""
+    if (target, key) != (RECIPE, "objectives") or not isinstance(value, list):
+        return value
+    unset = {one.name: one.default for one in fields(Objective) if one.default is not MISSING}
+    return [unset | one if isinstance(one, dict) else one for one in value]
 
 
 def _as_text(value: Any) -> str:

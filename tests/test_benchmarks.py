@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks import decode, fidelity, offload, options, reward, scaling, train
+from benchmarks import decode, fidelity, offload, options, reward, scaling, seeds, tradeoff, train
 from benchmarks.limits import scoring_operations, step_bytes
 from benchmarks.models import Ours
 from benchmarks.texts import prompt_requests, without_sharing
+from sipo_pl.artifacts import read_jsonl, write_jsonl
 from sipo_pl.data.templates import Encoded
+from sipo_pl.metrics.hypervolume import Frame
 
 TINY = ["--shape", "tiny", "--device", "cpu", "--rank", "8"]
 FEW = [*TINY, "--repeats", "1", "--prompt_tokens", "5", "12"]
@@ -108,3 +111,31 @@ def test_floor_and_operations_by_hand() -> None:
 def test_rows_without_sharing_have_prompts_of_their_own() -> None:
     rows = without_sharing([Encoded([5, 6, 7], 2), Encoded([5, 6, 8], 2)])
     assert [row.input_ids for row in rows] == [[3, 6, 7], [4, 6, 8]]
+
+
+def test_seeds_are_summed_up_with_the_gain_over_one_method() -> None:
+    rng = np.random.default_rng(0)
+    frame = Frame(np.array([-3.0, -3.0]), np.array([1.0, 1.0]))
+    base = [rng.normal(size=(40, 2, 2)) for _ in range(3)]
+    rewards = [{"mod": one, "sipo": one + 0.5 + 0.1 * seed} for seed, one in enumerate(base)]
+    mod, sipo = seeds.summarise(rewards, ["mod", "sipo"], frame, "mod", resamples=200)
+    assert mod["mean gain"] == mod["low"] == mod["high"] == 0
+    gains = [sipo[f"gain {seed}"] for seed in (1, 2, 3)]
+    assert sipo["mean gain"] == pytest.approx(np.mean(gains))
+    assert gains == sorted(gains)
+    assert 0 < sipo["low"] < sipo["mean gain"] < sipo["high"]
+
+
+def test_no_prompt_is_in_two_parts(tmp_path: Path) -> None:
+    for split in ("train", "validation", "test"):
+        names = [f"{split} {n}" for n in range(20)] + [f"{split} {'long ' * 100}"]
+        rows = [{"prompt": name, "response": str(k)} for name in names for k in range(2)]
+        write_jsonl(tmp_path / f"raw/{split}.jsonl", rows)
+    args = ["--data", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--steps", "divide"]
+    tradeoff.main([*args, "--policy_prompts", "12", "--validation_prompts", "3"])
+    parts = {
+        name: {row["prompt"] for row in read_jsonl(tmp_path / f"out/data/{name}.jsonl", ["prompt", "response"])}
+        for name in ("policy", "validation", "judge", "test")
+    }
+    assert [len(one) for one in parts.values()] == [12, 3, 5, 40]
+    assert len(set().union(*parts.values())) == 60

@@ -16,7 +16,7 @@ import pytest
 from sipo_pl.artifacts import open_stage, read_json, write_json, write_jsonl
 from sipo_pl.comparison.looks import looks
 from sipo_pl.comparison.pictures import gains, utilities
-from sipo_pl.comparison.reading import headline
+from sipo_pl.comparison.reading import control, headline
 from sipo_pl.comparison.tables import BESIDE, COST
 from sipo_pl.methods import METHODS, entrants
 from sipo_pl.recipe import Data, Objective, Recipe
@@ -162,6 +162,10 @@ def test_csv_holds_the_numbers_of_metrics_json(made: Path) -> None:
         assert (row["method"], row["point"]) == (entry["method"], entry["point"])
         for name in metrics["objectives"]:
             assert float(row[name]) == entry["mean"][name]["estimate"]
+            gain = entry["gain"][name]
+            assert [float(row[f"{name}_gain{end}"]) for end in ("", "_low", "_high")] == [*gain.values()]
+            base = metrics["points"][0]["mean"][name]["estimate"]
+            assert gain["estimate"] == pytest.approx(entry["mean"][name]["estimate"] - base, abs=1e-6)
 
 
 def test_tables_for_reading_hold_the_numbers_of_metrics_json(made: Path) -> None:
@@ -228,6 +232,20 @@ def test_the_headline_claims_no_more_than_the_intervals(made: Path) -> None:
 
 
 # what readers' programs take for their own
+
+
+def test_the_control_is_each_objectives_own_policy_over_the_base(made: Path) -> None:
+    metrics = read_json(made / "metrics.json")
+    said = control(metrics)
+    corners = [entry for entry in metrics["points"] if entry["method"] == "dpo"]
+    for entry in corners:
+        name = metrics["objectives"][entry["point"].split(",").index("1")]
+        assert number(entry["gain"][name]["estimate"], 2, sign=True) in said
+    assert "All are beyond the interval." in said
+    corners[0]["gain"][metrics["objectives"][0]]["low"] = -0.1
+    assert f"Not beyond the interval for {metrics['objectives'][0]}." in control(metrics)
+    metrics["points"] = [entry for entry in metrics["points"] if entry["method"] != "dpo"]
+    assert control(metrics) == ""
 
 
 def test_special_characters_are_escaped() -> None:

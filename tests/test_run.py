@@ -158,6 +158,22 @@ def test_pasted_commands_of_the_plan_make_the_same_report(
     assert metrics_of(tmp_path) == metrics_of(finished_run)
 
 
+def test_objectives_of_an_overlay_take_nothing_from_the_recipes(
+    tmp_path: Path, talkative_model: Path, command: Command
+) -> None:
+    recipe = write_recipe(tmp_path, talkative_model)
+    values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    for one in values["objectives"]:
+        one["label"] = {"class_path": "sipo_pl.rewards.text.Detail"}
+    write_yaml(recipe, values)
+    overlay = write_yaml(tmp_path / "over.yaml", {"recipe": {"objectives": [{"name": "short"}, {"name": "kind"}]}})
+    said = command("run", "--config", recipe, "--config", overlay, "--only", "prepare")
+    assert said.code == 0, said.err
+    first = next(iter(read_jsonl(tmp_path / "run/prepare/train.jsonl", ["scores"])))
+    raw = {row["response"]: row for row in read_jsonl(tmp_path / "train.jsonl", ["response", "short", "kind"])}
+    assert first["scores"]["short"] == [float(raw[first[key]]["short"]) for key in ("response_0", "response_1")]
+
+
 def test_settings_overlays_and_limit_reach_the_stages(tmp_path: Path, talkative_model: Path, command: Command) -> None:
     recipe = write_recipe(tmp_path, talkative_model)
     overlay = write_yaml(tmp_path / "over.yaml", {"align": {"trainer": {"max_epochs": 1}}, "recipe": {"beta": 0.2}})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sipo_pl.comparison.answers import Answers, Key
 from sipo_pl.comparison.ruler import Ruler
 from sipo_pl.methods import BASELINE
-from sipo_pl.metrics.bootstrap import LEVEL, Interval, joint_bootstrap, mean_interval
+from sipo_pl.metrics.bootstrap import LEVEL, Interval, joint_bootstrap, mean_difference, mean_interval
 from sipo_pl.metrics.hypervolume import hypervolume
 from sipo_pl.metrics.spread import spread
 from sipo_pl.metrics.steering import inner_product, kendall_tau
@@ -130,17 +130,22 @@ def _point(
     seed: int,
     resamples: int,
 ) -> dict[str, Any]:
+    def entries(interval: Interval) -> dict[str, Any]:
+        return {name: _entry(*ends) for name, ends in zip(objectives, np.stack(interval, -1), strict=True)}
+
     def means(rows: NDArray[np.bool_]) -> dict[str, Any] | None:
         if not rows.any():
             return None
-        interval = mean_interval(one.rewards[rows], np.random.default_rng(seed), resamples=resamples)
-        return {name: _entry(*ends) for name, ends in zip(objectives, np.stack(interval, -1), strict=True)}
+        return entries(mean_interval(one.rewards[rows], np.random.default_rng(seed), resamples=resamples))
+
+    rng = np.random.default_rng(seed)
 
     alike = np.abs(one.words - baseline.words) <= SAME_LENGTH * np.maximum(one.words, baseline.words)
     return {
         "method": key[0],
         "point": key[1],
         "mean": means(np.ones_like(alike)),
+        "gain": entries(mean_difference(baseline.rewards, one.rewards, rng, resamples=resamples)),
         "length_matched": means(alike),
         "length_matched_prompts": int(alike.sum()),
         **_means([one]),

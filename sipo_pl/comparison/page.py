@@ -7,6 +7,7 @@ from typing import Any
 
 from sipo_pl.comparison.browser import browser, script
 from sipo_pl.comparison.reading import (
+    control,
     cost_table,
     frame_table,
     headline,
@@ -54,6 +55,7 @@ def page(recipe: Recipe, metrics: Metrics, parts: Parts) -> str:
     body = [
         element("h1", f"{recipe.name}: methods compared on {', '.join(recipe.objective_names)}"),
         element("p", headline(metrics), "headline"),
+        *([element("p", said, "note")] if (said := control(metrics)) else []),
         *_fronts(metrics, parts.pictures),
         *_results(metrics),
         *_cost(metrics, parts),

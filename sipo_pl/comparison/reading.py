@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sipo_pl.methods import CONTROL
 from sipo_pl.report.plain_tables import latex_table, markdown_table
 from sipo_pl.report.tables import decimals_of, number, unbroken, with_interval
+from sipo_pl.weights import corners, point_name
 
 Metrics = Mapping[str, Any]
 Table = tuple[list[str], list[list[str]]]
@@ -57,6 +59,23 @@ def headline(metrics: Metrics) -> str:
     if unknown:
         parts.append(f"For {unknown} of {len(others)} methods these prompts do not tell it from that of {against}.")
     return " ".join(parts)
+
+
+def control(metrics: Metrics) -> str:
+    """Return the positive control in words: whether each objective's own policy beats the base model on it."""
+    names = metrics["objectives"]
+    own = {point_name(corner): name for name, corner in zip(names, corners(len(names)), strict=True)}
+    gains = {
+        own[entry["point"]]: entry["gain"][own[entry["point"]]]
+        for entry in metrics["points"]
+        if entry["point"] in own and entry["method"] == CONTROL
+    }
+    if not gains:
+        return ""
+    words = [f"{name} {with_interval(one, _decimals(metrics, name), sign=True)}" for name, one in gains.items()]
+    failed = [name for name, one in gains.items() if one["low"] <= 0]
+    end = f"Not beyond the interval for {' and '.join(failed)}." if failed else "All are beyond the interval."
+    return f"Positive control, the gain over the base of a policy aligned on that objective: {'; '.join(words)}. {end}"
 
 
 def results_note(metrics: Metrics) -> str:
@@ -120,9 +139,8 @@ def sensitivity_table(metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> Ta
 
 def markdown(metrics: Metrics) -> str:
     """Return the results and the cost as Markdown; the same bytes each time, and so without minutes."""
-    return "\n".join(
-        [markdown_table(*results_table(metrics)), f"{results_note(metrics)}\n", markdown_table(*cost_table(metrics))]
-    )
+    notes = [f"{note}\n" for note in (results_note(metrics), control(metrics)) if note]
+    return "\n".join([markdown_table(*results_table(metrics)), *notes, markdown_table(*cost_table(metrics))])
 
 
 def latex(metrics: Metrics) -> str:

@@ -33,6 +33,8 @@ def point_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         for name in metrics["objectives"]:
             row |= _interval(name, entry["mean"][name])
         for name in metrics["objectives"]:
+            row |= _interval(f"{name}_gain", entry["gain"][name])
+        for name in metrics["objectives"]:
             matched = entry["length_matched"]
             row[f"{name}_length_matched"] = matched[name]["estimate"] if matched else None
         row["length_matched_prompts"] = entry["length_matched_prompts"]

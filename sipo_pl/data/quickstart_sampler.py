@@ -65,7 +65,7 @@ def draw(
     probabilities = top.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
     top = top.masked_fill(before >= top_p, -torch.inf)
-    uniform = torch.stack([torch.rand(top.shape[-1], generator=generator) for generator in generators])
+    uniform = torch.stack([torch.rand(top.shape[-1], generator=generator) for generator in generators]).to(top.device)
     gumbel = -(-uniform.clamp_min(1e-20).log()).clamp_min(1e-20).log()
     return ids.gather(-1, (top + gumbel).argmax(-1, keepdim=True)).squeeze(-1)
 
@@ -82,13 +82,21 @@ class Sampler:
         temperature: sampling temperature
         top_p: nucleus mass
         end_of_turn: token that ends an answer
+        device: where the model runs; the noise is drawn on the CPU
 
     Raises:
         UserError: if the tokenizer has no chat template or not this token.
     """
 
     def __init__(
-        self, folder: str, seed: int, max_new_tokens: int, temperature: float, top_p: float, end_of_turn: str
+        self,
+        folder: str,
+        seed: int,
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float,
+        end_of_turn: str = "<|im_end|>",
+        device: str = "cpu",
     ) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -98,7 +106,9 @@ class Sampler:
             raise UserError(f"{folder}: expected a tokenizer with a chat template and the token {end_of_turn}")
         self.tokenizer.pad_token = self.tokenizer.pad_token or end_of_turn  # masked, so that any token will do
         self.end = self.tokenizer.get_vocab()[end_of_turn]
-        self.model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model: PreTrainedModel = (
+            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(device)
+        )
         self.seed, self.max_new_tokens, self.temperature, self.top_p = seed, max_new_tokens, temperature, top_p
 
     def chat(self, job: Job) -> str:
@@ -117,9 +127,9 @@ class Sampler:
         generators = [torch.Generator().manual_seed(job_seed(self.seed, job)) for job in jobs]
         encoded = self.tokenizer(
             [self.chat(job) for job in jobs], padding=True, add_special_tokens=False, return_tensors="pt"
-        )
+        ).to(self.model.device)
         inputs, mask, cache = encoded["input_ids"], encoded["attention_mask"], DynamicCache(config=self.model.config)
-        alive = torch.arange(len(jobs))
+        alive = torch.arange(len(jobs), device=inputs.device)
         generated: list[list[int]] = [[] for _ in jobs]
         with torch.inference_mode():
             for _ in range(self.max_new_tokens):

@@ -1,0 +1,107 @@
+"""Comparisons of several seeds over the same test prompts: their hypervolumes, gains over one method, and the mean.
+
+    python -m benchmarks.seeds runs/tradeoff/seed-1 runs/tradeoff/seed-2 --against mod --out seeds.csv
+
+The ruler is the first folder's. Intervals are 95 % bootstrap intervals of the mean over seeds and prompts, of which
+both are drawn anew: so few seeds make them a rough guide, and every seed's own number stands beside.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sipo_pl.artifacts import read_json
+from sipo_pl.comparison.answers import Answers, read_answers
+from sipo_pl.comparison.tables import write_csv
+from sipo_pl.data.units import read_units
+from sipo_pl.metrics.bootstrap import LEVEL
+from sipo_pl.metrics.hypervolume import Frame, hypervolume
+from sipo_pl.recipe import Layout
+from sipo_pl.report.plain_tables import markdown_table
+from sipo_pl.report.tables import number
+
+Rewards = Mapping[str, NDArray[np.float64]]  # method -> (prompts, points, objectives)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table and write it."""
+    args = _arguments(argv)
+    stored = read_json(Layout(args.runs[0]).frame)["objectives"]
+    reference, scale = (np.array([one[key] for one in stored.values()]) for key in ("reference", "scale"))
+    answers = [read_answers(read_units(run / "judge"), list(stored)) for run in args.runs]
+    rewards = [_rewards(one) for one in answers]
+    methods = [name for name in rewards[0] if all(name in one for one in rewards)]
+    found = summarise(rewards, methods, Frame(reference, scale), args.against, args.resamples)
+    for row in found:
+        points = [one for group in answers for (method, _), one in group.items() if method == row["method"]]
+        row |= {"words": float(np.mean([one.words.mean() for one in points]))}
+        row |= {"finished": float(np.mean([one.finished for one in points]))}
+    if args.out:
+        write_csv(args.out, found)
+    print(markdown_table(list(found[0]), [[_text(value) for value in row.values()] for row in found]))
+
+
+def summarise(
+    rewards: Sequence[Rewards], methods: Sequence[str], frame: Frame, against: str, resamples: int
+) -> list[dict[str, Any]]:
+    """Return a row a method: hypervolume of each seed, gain over `against` of each seed, and their means.
+
+    Args:
+        rewards: of each seed, all over the same prompts in the same order.
+        methods: rows of the table.
+        frame: ruler of all seeds.
+        against: the method that the others are compared with.
+        resamples: draws of the bootstrap.
+    """
+
+    def volumes(rows: NDArray[np.int64] | slice) -> NDArray[np.float64]:
+        """Return (seeds, methods)."""
+        means = [[one[name][rows].mean(axis=0) for name in methods] for one in rewards]
+        return np.array([[hypervolume(points, frame.reference, frame.scale) for points in seed] for seed in means])
+
+    rng = np.random.default_rng(0)
+    prompts, base = len(rewards[0][methods[0]]), methods.index(against)
+    estimate, drawn = volumes(slice(None)), []
+    for _ in range(resamples):
+        sample = volumes(rng.integers(prompts, size=prompts))
+        drawn.append(sample[rng.integers(len(rewards), size=len(rewards))].mean(axis=0))
+    gains = np.array(drawn) - np.array(drawn)[:, [base]]
+    low, high = np.quantile(gains, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    table = []
+    for place, name in enumerate(methods):
+        gain = estimate[:, place] - estimate[:, base]
+        row: dict[str, Any] = {"method": name}
+        row |= {f"hypervolume {seed}": value for seed, value in enumerate(estimate[:, place], 1)}
+        row |= {f"gain {seed}": value for seed, value in enumerate(gain, 1)}
+        table.append({**row, "mean gain": gain.mean(), "low": low[place], "high": high[place]})
+    return table
+
+
+def _rewards(answers: Mapping[tuple[str, str], Answers]) -> Rewards:
+    methods = dict.fromkeys(method for method, _ in answers)
+    return {
+        name: np.stack([one.rewards for (method, _), one in answers.items() if method == name], axis=1)
+        for name in methods
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else number(value)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", help="run folders of the same comparison with other seeds")
+    add("--against", default="mod", help="the method that the others are compared with")
+    add("--resamples", type=int, default=2000, help="draws of the bootstrap")
+    add("--out", type=Path, help="CSV file for the table")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
