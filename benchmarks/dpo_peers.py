@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback
 
+from benchmarks.measuring import clock
 from benchmarks.models import TARGETS, Setting, load_model, load_tokenizer
 from benchmarks.peers import response_logps_with_peft
 from sipo_pl.data.templates import Encoded
@@ -54,7 +55,7 @@ class TRLOptions(NamedTuple):
         return ", ".join(words)
 
 
-class _Clock(TrainerCallback):
+class _StepEnds(TrainerCallback):
     """Notes when each step ends."""
 
     def __init__(self, device: torch.device) -> None:
@@ -87,7 +88,7 @@ def trl_seconds(setting: Setting, pairs: Sequence[Pair], options: TRLOptions, ob
         for chosen, rejected in pairs
     ]
     lora = LoraConfig(r=setting.rank, lora_alpha=setting.rank, target_modules=list(TARGETS), task_type="CAUSAL_LM")
-    clock = _Clock(setting.device)
+    steps = _StepEnds(setting.device)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = DPOConfig(
@@ -115,14 +116,20 @@ def trl_seconds(setting: Setting, pairs: Sequence[Pair], options: TRLOptions, ob
             train_dataset=Dataset.from_list(rows),
             processing_class=load_tokenizer(setting),
             peft_config=lora,
-            callbacks=[clock],
+            callbacks=[steps],
         )
         trainer.train()
-    steps = len(clock.ends) - 1
-    return (clock.ends[-1] - clock.ends[0]) / (steps * options.batch)
+    return (steps.ends[-1] - steps.ends[0]) / ((len(steps.ends) - 1) * options.batch)
 
 
-class Released:
+def released_seconds(setting: Setting, pairs: Sequence[Pair], objective: Objective) -> float:
+    """Train as released, a pair a step and the reference in the loop; return the seconds of a pair after the first."""
+    released = _Released(setting, objective)
+    released.step(pairs[0])
+    return clock(lambda: [released.step(pair) for pair in pairs[1:]], setting.device) / (len(pairs) - 1)
+
+
+class _Released:
     """Plain peft: one pair a step, and a forward of the reference before that of the policy.
 
     Args:

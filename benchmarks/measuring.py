@@ -4,6 +4,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import peft
@@ -24,11 +25,16 @@ def clock(run: Run, device: torch.device) -> float:
 
 def interleaved(runs: Mapping[str, Run], device: torch.device, repeats: int) -> dict[str, float]:
     """Return the median seconds of each call over `repeats` rounds, in each of which all are called in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    return medians({name: partial(clock, run, device) for name, run in runs.items()}, repeats)
+
+
+def medians(measures: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """Return the median of what each measure returns over `repeats` rounds, in each of which all are taken in turn."""
+    taken: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(repeats):
-        for name, run in runs.items():
-            seconds[name].append(clock(run, device))
-    return {name: statistics.median(values) for name, values in seconds.items()}
+        for name, measure in measures.items():
+            taken[name].append(measure())
+    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def fastest(sizes: Sequence[int], run: Callable[[int], Any], device: torch.device) -> int:

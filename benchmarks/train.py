@@ -7,19 +7,19 @@ On a GPU: python -m benchmarks.train --shape 7b --pairs 72 --step_pairs 2 8 18 -
 import argparse
 import gc
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks import options
-from benchmarks.dpo_peers import LEARNING_RATE, Objective, Pair, Released, TRLOptions, trl_seconds
+from benchmarks.dpo_peers import LEARNING_RATE, Objective, Pair, TRLOptions, released_seconds, trl_seconds
 from benchmarks.limits import training_operations
-from benchmarks.measuring import clock, matmul_rate
+from benchmarks.measuring import clock, matmul_rate, medians
 from benchmarks.models import TARGETS, Setting, load_model
 from benchmarks.scaling import forget_peak, peak
 from benchmarks.texts import random_rows
@@ -34,7 +34,9 @@ from sipo_pl.policies.packed import pack, packed_logps
 from sipo_pl.policies.packed_attention import NAME
 
 LOSSES = {"dpo": Objective(beta=0.1), "dpo_nll": Objective(beta=0.1, alpha=0.1)}
-RELEASED = "as released"
+OURS, RELEASED = "ours,", "as released"
+APART, TOGETHER = "2 adapters, one by one", "2 adapters together"
+MATMUL = "matmul"
 COLUMNS = (
     "way",
     "pairs measured",
@@ -45,6 +47,18 @@ COLUMNS = (
     "x one by one",
     "share of the matmul rate",
 )
+
+
+class Way(NamedTuple):
+    """A way to train.
+
+    Args:
+        seconds: measures those of a pair
+        pairs: on which it does
+    """
+
+    seconds: Callable[[], float]
+    pairs: int
 
 
 class Ours:
@@ -107,28 +121,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     setting = options.setting_of(args)
     pairs = _pairs(args, 300 if args.shape == "tiny" else 32000)
-    found: list[dict[str, Any]] = []
-    for size in args.step_pairs:
-        name = f"ours, {size} pairs a step"
-        with measured(found, name, setting.device):
-            ours = Ours(load_model(setting), setting, 1, args)
-            seconds = _steps(ours, pairs, size, [[0]])
-            found.append({"way": name, "pairs measured": len(pairs) - size, "pairs/s": 1 / seconds})
-            work = training_operations(ours.stacks[0].model, pairs)
-            rate = matmul_rate(setting.device, setting.dtype)
-            found[-1]["share of the matmul rate"] = work / len(pairs) / seconds / rate
-        del ours
-    found += _two_adapters(args, setting, pairs)
-    found += _peers(args, setting, pairs)
+    measured = {size: len(pairs) - size for size in args.step_pairs}
+    ways = {
+        f"ours, {size} pairs a step": Way(partial(_ours, args, setting, pairs, size, [[0]]), count)
+        for size, count in measured.items()
+    }
+    size = args.step_pairs[0]
+    ways[APART] = Way(partial(_ours, args, setting, pairs, size, [[0], [1]]), measured[size])
+    ways[TOGETHER] = Way(partial(_ours, args, setting, pairs, size, [[0, 1]]), measured[size])
+    ways |= _peers(args, setting, pairs)
+    peaks = dict.fromkeys(ways, math.inf)  # least over the rounds: what the ways before leave behind only adds
+
+    def seconds(name: str) -> float:
+        print(f"{name} …", flush=True)
+        gc.collect()
+        forget_peak(setting.device)
+        try:
+            taken = ways[name].seconds()
+        except torch.OutOfMemoryError:
+            print("out of memory: its row is left out", flush=True)
+            return math.inf
+        peaks[name] = min(peaks[name], peak(setting.device) / 2**20)
+        return taken
+
+    measures = {name: partial(seconds, name) for name in ways}
+    measures[MATMUL] = lambda: 1 / matmul_rate(setting.device, setting.dtype)
+    taken = medians(measures, args.repeats)
+    work = _operations(setting, pairs) * taken[MATMUL] / len(pairs)
+    found = [
+        {"way": name, "pairs measured": way.pairs, "pairs/s": 1 / taken[name], "peak MiB": peaks[name]}
+        | ({"share of the matmul rate": work / taken[name]} if name.startswith(OURS) else {})
+        for name, way in ways.items()
+        if taken[name] < math.inf
+    ]
+    _compare(found)
+    mean = sum(len(row.input_ids) for pair in pairs for row in pair) / len(pairs)
+    return options.finish(args, setting.title, COLUMNS, found, tokens_of_a_pair=mean, loss=args.loss)
+
+
+def _compare(found: Sequence[dict[str, Any]]) -> None:
+    """Add ratios of speed."""
     speed = {one["way"]: one["pairs/s"] for one in found}
     trl = max((value for name, value in speed.items() if name.startswith("TRL")), default=None)
     for one in found:
-        if one["way"].startswith("ours,"):
+        if one["way"].startswith(OURS):
             one["x released"] = one["pairs/s"] / speed[RELEASED]
             if trl:
                 one["x TRL"] = one["pairs/s"] / trl
-    mean = sum(len(row.input_ids) for pair in pairs for row in pair) / len(pairs)
-    return options.finish(args, setting.title, COLUMNS, found, tokens_of_a_pair=mean, loss=args.loss)
+        if one["way"] == TOGETHER:
+            one["x one by one"] = one["pairs/s"] / speed[APART]
 
 
 def _pairs(args: argparse.Namespace, vocabulary: int) -> list[Pair]:
@@ -136,11 +177,18 @@ def _pairs(args: argparse.Namespace, vocabulary: int) -> list[Pair]:
     return list(zip(rows[::2], rows[1::2], strict=True))
 
 
-def _steps(ours: Ours, pairs: Sequence[Pair], size: int, passes: Sequence[Sequence[int]]) -> float:
+def _ours(
+    args: argparse.Namespace,
+    setting: Setting,
+    pairs: Sequence[Pair],
+    size: int,
+    passes: Sequence[Sequence[int]],
+) -> float:
     """Train on all pairs, each pass of adapters for itself; return the seconds of a pair after the first step.
 
-    Each adapter has an order of its own, as each objective has pairs of its own.
+    Each adapter has an order of its own, as each objective has pairs of its own; pairs of several are counted once.
     """
+    ours = Ours(load_model(setting), setting, sum(map(len, passes)), args)
     reference = ours.reference(pairs)
     starts = range(0, len(pairs), size)
     orders = [[*starts[k:], *starts[:k]] for k in range(len(ours.stacks))]
@@ -152,55 +200,34 @@ def _steps(ours: Ours, pairs: Sequence[Pair], size: int, passes: Sequence[Sequen
     return sum(seconds[len(passes) :]) / (len(pairs) - size)
 
 
-def _two_adapters(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    """Compare two adapters in one pass with one after another, pairs of both counted once."""
-    size, found = args.step_pairs[0], []
-    ours = Ours(load_model(setting), setting, 2, args)
-    for name, passes in (("2 adapters, one by one", [[0], [1]]), ("2 adapters together", [[0, 1]])):
-        with measured(found, name, setting.device):
-            seconds = _steps(ours, pairs, size, passes)
-            found.append({"way": name, "pairs measured": len(pairs) - size, "pairs/s": 1 / seconds})
-    found[1]["x one by one"] = found[1]["pairs/s"] / found[0]["pairs/s"]
-    return found
+def _operations(setting: Setting, pairs: Sequence[Pair]) -> float:
+    """Return the operations that one adapter's step over all pairs needs."""
+    model = load_model(setting)
+    LoRAStack(model, TARGETS).train_ranks(setting.rank, setting.rank, seed=0)
+    return training_operations(model, pairs)
 
 
-def _peers(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def _peers(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair]) -> dict[str, Way]:
+    ways: dict[str, Way] = {}
     if importlib.util.find_spec("trl") is None:
         print("trl is not installed (the extra bench): its rows are left out")
     else:
-        ways = [TRLOptions(batch, True) for batch in args.trl_batches]
-        ways += [TRLOptions(args.trl_batches[0], False)]
+        swept = [TRLOptions(batch, True) for batch in args.trl_batches]
+        swept += [TRLOptions(args.trl_batches[0], False)]
         if importlib.util.find_spec("liger_kernel") is not None and setting.device.type == "cuda":
-            ways += [TRLOptions(batch, True, liger=True) for batch in args.trl_batches]
-        for way in ways:
-            with suppress(torch.OutOfMemoryError), measured(found, way.name, setting.device):
-                seconds = trl_seconds(setting, pairs, way, LOSSES[args.loss])
-                found.append({"way": f"TRL, {way.name}", "pairs measured": len(pairs), "pairs/s": 1 / seconds})
-    with measured(found, RELEASED, setting.device):
-        released = Released(setting, LOSSES[args.loss])
-        released.step(pairs[0])
-        few = pairs[1 : 1 + args.released_pairs]
-        seconds = clock(lambda: [released.step(pair) for pair in few], setting.device) / len(few)
-        found.append({"way": RELEASED, "pairs measured": len(few), "pairs/s": 1 / seconds})
-    return found
-
-
-@contextmanager
-def measured(found: list[dict[str, Any]], name: str, device: torch.device) -> Iterator[None]:
-    """Add the peak memory of the block to the row that it makes."""
-    print(f"{name} …", flush=True)
-    gc.collect()  # trainers hold themselves, and a model with them
-    forget_peak(device)
-    yield
-    found[-1]["peak MiB"] = peak(device) / 2**20
-    print({key: round(v, 3) if isinstance(v, float) else v for key, v in found[-1].items()}, flush=True)
+            swept += [TRLOptions(batch, True, liger=True) for batch in args.trl_batches]
+        for way in swept:
+            seconds = partial(trl_seconds, setting, pairs, way, LOSSES[args.loss])
+            ways[f"TRL, {way.name}"] = Way(seconds, len(pairs) - way.batch)
+    few = pairs[: 1 + args.released_pairs]
+    ways[RELEASED] = Way(partial(released_seconds, setting, few, LOSSES[args.loss]), len(few) - 1)
+    return ways
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = options.parser(__doc__)
     add = parser.add_argument
-    add("--pairs", type=int, default=8, help="number of pairs")
+    add("--pairs", type=int, default=8, help="number of pairs; the first step of each round is not counted")
     add("--prompt_tokens", type=int, nargs=2, default=[60, 60], help="least and most of random prompts")
     add("--response_tokens", type=int, nargs=2, default=[126, 206], help="least and most of random responses")
     add("--loss", choices=sorted(LOSSES), default="dpo", help="dpo_nll adds the NLL term of re-alignment")

@@ -137,7 +137,15 @@ def token_logps(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tenso
     head_trains = any(one.requires_grad for one in model.get_output_embeddings().parameters())
     if torch.is_grad_enabled() and hidden.requires_grad and not head_trains:
         return _TrainedLogps.apply(hidden, tokens, model)
-    return torch.cat([_gathered(model, *chunk) for chunk in _chunks(model, hidden, tokens)])
+    logps = []
+    for states, targets in _chunks(model, hidden, tokens):
+        logits = logits_of(model, states)
+        targets = targets.to(logits.device)
+        if logits.requires_grad:
+            logps.append(-F.cross_entropy(logits, targets, reduction="none"))
+        else:
+            logps.append(_exponentiate(logits, targets).logps)
+    return torch.cat(logps).to(tokens.device)
 
 
 class _TrainedLogps(torch.autograd.Function):
@@ -154,11 +162,15 @@ class _TrainedLogps(torch.autograd.Function):
         for states, targets in _chunks(model, hidden, tokens):
             with torch.enable_grad():
                 states = states.detach().requires_grad_()
-                found = _gathered(model, states, targets)
-                slopes += torch.autograd.grad(found.sum(), states)
-            logps.append(found.detach())
+                logits = logits_of(model, states)
+            room = logits.detach()  # nobody else reads the logits, so that their memory can hold their gradient
+            found = _exponentiate(room, targets.to(room.device))
+            room.scatter_(1, found.places, room.gather(1, found.places) - found.total)
+            (slope,) = torch.autograd.grad(logits, states, room)
+            slopes.append((slope / -found.total.to(slope.device)).to(slope.dtype))
+            logps.append(found.logps)
         ctx.save_for_backward(torch.cat(slopes))
-        return torch.cat(logps)
+        return torch.cat(logps).to(tokens.device)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -166,12 +178,29 @@ class _TrainedLogps(torch.autograd.Function):
         return (slopes * grad[:, None]).to(slopes.dtype), None, None
 
 
+class _Exponentiated(NamedTuple):
+    """What is known of rows of logits in whose place their exponentials stand, those of the largest being one.
+
+    Args:
+        logps: (n,), log-probability of each row's token
+        total: (n, 1), sum of each row's exponentials
+        places: (n, 1), int64, the tokens
+    """
+
+    logps: Tensor
+    total: Tensor
+    places: Tensor
+
+
+def _exponentiate(logits: Tensor, tokens: Tensor) -> _Exponentiated:
+    """Put exponentials into the place of logits, (n, V): on a CPU fresh memory costs more than the arithmetic."""
+    places = tokens[:, None]
+    picked, top = logits.gather(1, places), logits.amax(dim=1, keepdim=True)
+    total = logits.sub_(top).exp_().sum(dim=1, keepdim=True)
+    return _Exponentiated((picked - top - total.log())[:, 0], total, places)
+
+
 def _chunks(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     # a divided head is gathered by all devices at each call, and some have fewer tokens than others
     size = len(hidden) if is_divided(model.get_output_embeddings().parameters()) else CHUNK[hidden.is_cuda]
     return zip(hidden.split(size), tokens.split(size), strict=True)
-
-
-def _gathered(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tensor:
-    logits = logits_of(model, hidden)
-    return -F.cross_entropy(logits, tokens.to(logits.device), reduction="none").to(tokens.device)

@@ -56,8 +56,11 @@ def prompt_places(prompts: Sequence[TokenIds], rows: int) -> int:
     return min(seen[-1] + 1, 2 * most)
 
 
-def common_header(prompts: Sequence[TokenIds], least: int = 32) -> TokenIds:
-    """Return what all prompts begin with, at least one token shorter than each; nothing if it is short or alone."""
+def common_header(prompts: Sequence[TokenIds], least: int = 16) -> TokenIds:
+    """Return what all prompts begin with, at least one token shorter than each; nothing if it is short or alone.
+
+    A header costs every step a little; a chat template's two dozen tokens pay for it.
+    """
     if len(prompts) < 2:
         return ()
     first, last = min(prompts), max(prompts)

@@ -127,3 +127,30 @@ def test_a_family_of_another_scaling_is_refused() -> None:
     """This family multiplies by the key by which Granite divides."""
     with pytest.raises(UserError, match="HyperCLOVAXForCausalLM changes its logits behind the head"):
         check_logits(make("HyperCLOVAX", logits_scaling=4.0))
+
+
+@pytest.mark.parametrize("family", ["Llama", "Gemma2", "Cohere", "Granite"])
+def test_slopes_pass_through_what_a_family_does_behind_its_head(family: str) -> None:
+    model = make(family).requires_grad_(False)
+    hidden, tokens = torch.randn(7, 32, requires_grad=True), torch.arange(7)
+    plain = logits_of(model, hidden).log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
+    factors = torch.linspace(-1, 2, 7)
+    (theirs,) = torch.autograd.grad((plain * factors).sum(), hidden)
+    found = logprobs.token_logps(model, hidden, tokens)
+    (ours,) = torch.autograd.grad((found * factors).sum(), hidden)
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(logprobs.token_logps(model, hidden, tokens), plain, rtol=1e-5, atol=1e-6)
+
+
+def test_tokens_that_are_next_to_impossible_keep_their_log_probability() -> None:
+    model = make().requires_grad_(False)
+    hidden, tokens = (1e4 * torch.randn(7, 32)).requires_grad_(), torch.arange(7)
+    plain = logits_of(model, hidden).log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
+    assert plain.min() < -1000
+    (theirs,) = torch.autograd.grad(plain.sum(), hidden)
+    found = logprobs.token_logps(model, hidden, tokens)
+    (ours,) = torch.autograd.grad(found.sum(), hidden)
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)

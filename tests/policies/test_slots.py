@@ -124,6 +124,8 @@ def test_a_common_header_is_long_and_leaves_a_token_to_each_prompt() -> None:
     assert common_header([longer]) == ()
     assert common_header([longer, (1, *HEADER)]) == ()
     assert common_header([(1, 2, 3, 4), (1, 2, 5)], least=2) == (1, 2)
+    assert common_header([(*HEADER[:16], 60), (*HEADER[:16], 70)]) == HEADER[:16]  # a chat template begins so
+    assert common_header([(*HEADER[:15], 60), (*HEADER[:15], 70)]) == ()
 
 
 # whole decodings
