@@ -3,10 +3,12 @@
     python -m benchmarks.seeds runs/tradeoff/seed-1 runs/tradeoff/seed-2 --against mod --out seeds.csv
 
 The ruler is the first folder's. Intervals are 95 % bootstrap intervals of the mean over seeds and prompts, of which
-both are drawn anew: so few seeds make them a rough guide, and every seed's own number stands beside.
+both are drawn anew: so few seeds make them a rough guide, and every seed's own number stands beside. Longer answers
+have more room for some objectives: `--first_words 40` measures the beginnings alone, by the formulas.
 """
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.tradeoff import FORMULAS
 from sipo_pl.artifacts import read_json
 from sipo_pl.comparison.answers import Answers, read_answers
 from sipo_pl.comparison.tables import write_csv
@@ -23,6 +26,8 @@ from sipo_pl.metrics.hypervolume import Frame, hypervolume
 from sipo_pl.recipe import Layout
 from sipo_pl.report.plain_tables import markdown_table
 from sipo_pl.report.tables import number
+from sipo_pl.rewards import text
+from sipo_pl.rewards.base import TextRow
 
 Rewards = Mapping[str, NDArray[np.float64]]  # method -> (prompts, points, objectives)
 
@@ -33,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     stored = read_json(Layout(args.runs[0]).frame)["objectives"]
     reference, scale = (np.array([one[key] for one in stored.values()]) for key in ("reference", "scale"))
     answers = [read_answers(read_units(run / "judge"), list(stored)) for run in args.runs]
-    rewards = [_rewards(one) for one in answers]
+    if args.first_words:
+        rewards = [of_beginnings(run, list(stored), args.first_words) for run in args.runs]
+    else:
+        rewards = [_rewards(one) for one in answers]
     methods = [name for name in rewards[0] if all(name in one for one in rewards)]
     found = summarise(rewards, methods, Frame(reference, scale), args.against, args.resamples)
     for row in found:
@@ -89,6 +97,22 @@ def _rewards(answers: Mapping[tuple[str, str], Answers]) -> Rewards:
     }
 
 
+def of_beginnings(run: Path, objectives: Sequence[str], count: int) -> Rewards:
+    """Return what the formulas say of the first words of each answer."""
+    formulas = [getattr(text, FORMULAS[name])() for name in objectives]
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for row in read_units(run / "answer"):
+        cut = re.match(rf"(?:\s*\S+){{0,{count}}}", row["text"])
+        rows = [TextRow(row["prompt"], cut.group() if cut else "")]
+        values = [formula.score(rows)[0] for formula in formulas]
+        found.setdefault(row["method"], {}).setdefault(row["point"], {})[row["prompt_id"]] = values
+    prompts = sorted(next(iter(next(iter(found.values())).values())))
+    return {
+        method: np.array([[values[prompt] for values in points.values()] for prompt in prompts])
+        for method, points in found.items()
+    }
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else number(value)
 
@@ -98,6 +122,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("runs", type=Path, nargs="+", help="run folders of the same comparison with other seeds")
     add("--against", default="mod", help="the method that the others are compared with")
+    add("--first_words", type=int, help="measure that many words of each answer, by the formulas of `tradeoff`")
     add("--resamples", type=int, default=2000, help="draws of the bootstrap")
     add("--out", type=Path, help="CSV file for the table")
     return parser.parse_args(argv)

@@ -126,6 +126,22 @@ def test_seeds_are_summed_up_with_the_gain_over_one_method() -> None:
     assert 0 < sipo["low"] < sipo["mean gain"] < sipo["high"]
 
 
+def test_the_first_words_of_answers_are_measured_alone(tmp_path: Path) -> None:
+    short, long = "Red stones fall.", "Red stones fall. Blue birds sing over green trees."
+    rows = [
+        {"method": method, "point": "", "prompt_id": str(k), "prompt": "What?", "text": text}
+        for method, text in (("mod", short), ("sipo", long))
+        for k in range(2)
+    ]
+    write_jsonl(tmp_path / "answer/unit-00000.jsonl", rows)
+    whole, cut = (seeds.of_beginnings(tmp_path, ["detail", "brevity"], count) for count in (99, 3))
+    assert whole["mod"].shape == (2, 1, 2)
+    assert (whole["sipo"][..., 0] > whole["mod"][..., 0]).all()
+    assert whole["sipo"][0, 0, 1] == -9
+    assert (cut["sipo"] == cut["mod"]).all()
+    assert cut["sipo"][0, 0, 1] == -3
+
+
 def test_no_prompt_is_in_two_parts(tmp_path: Path) -> None:
     for split in ("train", "validation", "test"):
         names = [f"{split} {n}" for n in range(20)] + [f"{split} {'long ' * 100}"]
