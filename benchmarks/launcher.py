@@ -146,9 +146,8 @@ def is_gone(process: int, seconds: float = 10.0) -> bool:
 def fork_where_possible() -> str:
     """Find out whether forked processes can use the GPU, and let all begin anew otherwise; return how they begin."""
     global _method
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = (
-        "1"  # a library that asks for GPUs as it is imported leaves them alone
-    )
+    # a library that asks for GPUs as it is imported leaves them alone
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     process = _context().Process(target=_use_gpu)
     process.start()
     process.join()

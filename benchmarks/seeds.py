@@ -1,6 +1,6 @@
 """Comparisons of several seeds over the same test prompts: their hypervolumes, gains over one method, and the mean.
 
-    python -m benchmarks.seeds runs/tradeoff/seed-1 runs/tradeoff/seed-2 --against mod --out seeds.csv
+    python -m benchmarks.seeds runs/tradeoff/detail-ease-1 runs/tradeoff/detail-ease-2 --against mod --out seeds.csv
 
 The ruler is the first folder's. Intervals are 95 % bootstrap intervals of the mean over seeds and prompts, of which
 both are drawn anew: so few seeds make them a rough guide, and every seed's own number stands beside. Longer answers
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from benchmarks.tradeoff import FORMULAS
 from sipo_pl.artifacts import read_json
-from sipo_pl.comparison.answers import Answers, read_answers
+from sipo_pl.comparison.answers import read_answers, rewards_by_method
+from sipo_pl.comparison.ruler import ruler
 from sipo_pl.comparison.tables import write_csv
 from sipo_pl.data.units import read_units
 from sipo_pl.metrics.bootstrap import LEVEL
@@ -35,15 +36,15 @@ Rewards = Mapping[str, NDArray[np.float64]]  # method -> (prompts, points, objec
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and write it."""
     args = _arguments(argv)
-    stored = read_json(Layout(args.runs[0]).frame)["objectives"]
-    reference, scale = (np.array([one[key] for one in stored.values()]) for key in ("reference", "scale"))
-    answers = [read_answers(read_units(run / "judge"), list(stored)) for run in args.runs]
+    stored = read_json(Layout(args.runs[0]).frame)
+    objectives = list(stored["objectives"])
+    answers = [read_answers(read_units(run / "judge"), objectives) for run in args.runs]
     if args.first_words:
-        rewards = [of_beginnings(run, list(stored), args.first_words) for run in args.runs]
+        rewards = [of_beginnings(run, objectives, args.first_words) for run in args.runs]
     else:
-        rewards = [_rewards(one) for one in answers]
+        rewards = [rewards_by_method(one) for one in answers]
     methods = [name for name in rewards[0] if all(name in one for one in rewards)]
-    found = summarise(rewards, methods, Frame(reference, scale), args.against, args.resamples)
+    found = summarise(rewards, methods, ruler(stored, ()).frame, args.against, args.resamples)
     for row in found:
         points = [one for group in answers for (method, _), one in group.items() if method == row["method"]]
         row |= {"words": float(np.mean([one.words.mean() for one in points]))}
@@ -87,14 +88,6 @@ def summarise(
         row |= {f"gain {seed}": value for seed, value in enumerate(gain, 1)}
         table.append({**row, "mean gain": gain.mean(), "low": low[place], "high": high[place]})
     return table
-
-
-def _rewards(answers: Mapping[tuple[str, str], Answers]) -> Rewards:
-    methods = dict.fromkeys(method for method, _ in answers)
-    return {
-        name: np.stack([one.rewards for (method, _), one in answers.items() if method == name], axis=1)
-        for name in methods
-    }
 
 
 def of_beginnings(run: Path, objectives: Sequence[str], count: int) -> Rewards:

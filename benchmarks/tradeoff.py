@@ -1,6 +1,6 @@
-"""A comparison on a small real model and real prompts: from a folder of rated responses to tables, for several seeds.
+"""A comparison on a small real model and real prompts: from a folder of responses to tables, for several seeds.
 
-    python -m benchmarks.tradeoff --data ratings --out runs/tradeoff --seeds 1 2 3
+    python -m benchmarks.tradeoff --data responses --out runs/tradeoff --seeds 1 2 3
 
 The folder holds train, validation and test.jsonl with prompts and several responses to each. Policies learn from pairs
 of the model's own answers to a part of the prompts, labelled by formulas. The answers to held-out prompts are measured
@@ -108,7 +108,8 @@ def answer_prompts(args: argparse.Namespace, seed: int) -> None:
 
 def compare(args: argparse.Namespace, seed: int) -> None:
     """Train all methods, and measure their answers by the formulas."""
-    _run(args, f"{args.name}-{seed}", ["tradeoff", *args.overlays], _places(args, seed, f"{args.name}-{seed}"))
+    name = f"{args.name}-{seed}"
+    _run(args, name, ["tradeoff", *args.overlays], _places(args, seed, name), *args.settings)
 
 
 def judge_again(args: argparse.Namespace, seed: int) -> None:
@@ -118,7 +119,7 @@ def judge_again(args: argparse.Namespace, seed: int) -> None:
         with atomic_path(args.out / name) as aside:
             shutil.copytree(source, aside, ignore=shutil.ignore_patterns("*.ckpt", "calibrate", "judge", "compare"))
     places = _places(args, seed, name, judge=args.out / "judge/reward_model/model")
-    _run(args, name, ["tradeoff", *args.overlays], places, "--only", "calibrate", "judge", "compare")
+    _run(args, name, ["tradeoff", *args.overlays], places, "--only", "calibrate", "judge", "compare", *args.settings)
 
 
 def _places(args: argparse.Namespace, seed: int, name: str, judge: Path | None = None) -> dict[str, Any]:
@@ -147,11 +148,9 @@ def _run(args: argparse.Namespace, name: str, overlays: Sequence[str], places: d
     write_text(path, yaml.safe_dump(places, sort_keys=False))
     configs = [*(f"overlays/{one}.yaml" if "/" not in one else one for one in overlays), str(path)]
     words = [word for config in ("compare/recipe.yaml", *configs) for word in ("--config", config)]
-    settings = [word for one in args.set or () for word in ("--set", one)] if name != "judge" else []
-    if code := subprocess.run(
-        [sys.executable, "-m", "sipo_pl", "run", *words, *more, *settings], check=False
-    ).returncode:
-        raise SystemExit(code)
+    ended = subprocess.run([sys.executable, "-m", "sipo_pl", "run", *words, *more], check=False)
+    if ended.returncode:
+        raise SystemExit(ended.returncode)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -167,7 +166,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--methods", nargs="+", help="methods that are compared (default: the recipe's)")
     add("--overlays", nargs="*", default=[], help="further overlays, names of shipped ones or paths")
     add("--judge_overlays", nargs="*", default=[], help="the same of the reward model")
-    add("--set", action="append", help="a setting of the comparison, as in sipo_pl run; may be repeated")
+    add("--set", action="append", default=[], help="a setting of the comparison, as in sipo_pl run; may be repeated")
     add("--policy_prompts", type=int, default=360, help="prompts that policies learn from")
     add("--validation_prompts", type=int, default=40, help="prompts that they are validated on")
     add("--longest_prompt", type=int, default=400, help="characters of a prompt at most; longer ones are left out")
@@ -175,6 +174,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--answer_rows", type=int, default=256, help="own answers that are drawn at once")
     add("--tries", type=int, default=2, help="draws of an own answer until it is whole")
     args = parser.parse_args(argv)
+    args.settings = [word for one in args.set for word in ("--set", one)]
     args.out, args.name = args.out.resolve(), args.name or "-".join(args.objectives)
     return args
 

@@ -52,6 +52,14 @@ def read_answers(rows: Iterable[Row], objectives: Sequence[str]) -> dict[Key, An
     return {key: _answers([group[name] for name in prompts], objectives) for key, group in groups.items()}
 
 
+def rewards_by_method(answers: Mapping[Key, Answers]) -> dict[str, NDArray[np.float64]]:
+    """Return each method's rewards, (prompts, points, objectives), its points in order of appearance."""
+    return {
+        name: np.stack([one.rewards for (method, _), one in answers.items() if method == name], axis=1)
+        for name in dict.fromkeys(method for method, _ in answers)
+    }
+
+
 def _answers(by_prompt: Sequence[Sequence[Row]], objectives: Sequence[str]) -> Answers:
     def means(value: Any) -> NDArray[np.float64]:
         return np.array([np.mean([value(row) for row in rows], axis=0) for rows in by_prompt], dtype=np.float64)

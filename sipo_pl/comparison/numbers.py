@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sipo_pl.comparison.answers import Answers, Key
+from sipo_pl.comparison.answers import Answers, Key, rewards_by_method
 from sipo_pl.comparison.ruler import Ruler
 from sipo_pl.methods import BASELINE
 from sipo_pl.metrics.bootstrap import LEVEL, Interval, joint_bootstrap, mean_difference, mean_interval
@@ -48,12 +48,9 @@ def summarise(
         seed: seed of the bootstrap.
         resamples: draws of the bootstrap.
     """
-    methods = list(dict.fromkeys(method for method, _ in answers))
+    rewards = rewards_by_method(answers)
+    methods = list(rewards)
     weights = {name: [weights_of(point) for method, point in answers if method == name] for name in methods}
-    rewards = {
-        name: np.stack([one.rewards for (method, _), one in answers.items() if method == name], axis=1)
-        for name in methods
-    }
 
     def statistics(means: Mapping[str, Values]) -> dict[str, Values]:
         union = union_front(list(means.values()))
@@ -138,14 +135,14 @@ def _point(
             return None
         return entries(mean_interval(one.rewards[rows], np.random.default_rng(seed), resamples=resamples))
 
-    rng = np.random.default_rng(seed)
-
     alike = np.abs(one.words - baseline.words) <= SAME_LENGTH * np.maximum(one.words, baseline.words)
     return {
         "method": key[0],
         "point": key[1],
         "mean": means(np.ones_like(alike)),
-        "gain": entries(mean_difference(baseline.rewards, one.rewards, rng, resamples=resamples)),
+        "gain": entries(
+            mean_difference(baseline.rewards, one.rewards, np.random.default_rng(seed), resamples=resamples)
+        ),
         "length_matched": means(alike),
         "length_matched_prompts": int(alike.sum()),
         **_means([one]),
@@ -167,24 +164,18 @@ def sensitivity(
     mean = np.array([one["mean"] for one in stored])
     deviation = np.array([one["scale"] for one in stored])
     quartiles = np.array([one["quantiles"]["0.75"] - one["quantiles"]["0.25"] for one in stored])
+    means = {name: rewards.mean(axis=0) for name, rewards in rewards_by_method(answers).items()}
     units = {"standard deviation": deviation, "quartile range": np.where(quartiles > 0, quartiles, deviation)}
     rows = []
     for unit, scale in units.items():
         for factor in (0.5, 1.0, 2.0):
             reference = mean - factor * below * scale
-            volumes = {name: hypervolume(points, reference, scale) for name, points in _by_method(answers).items()}
+            volumes = {name: hypervolume(points, reference, scale) for name, points in means.items()}
             for name, volume in volumes.items():
                 rank = 1 + sum(other > volume for other in volumes.values())
                 rule = {"unit": unit, "units_below_mean": factor * below}
                 rows.append({**rule, "method": name, "hypervolume": _round(volume), "rank": rank})
     return rows
-
-
-def _by_method(answers: Mapping[Key, Answers]) -> dict[str, Values]:
-    found: dict[str, list[Values]] = {}
-    for (method, _), one in answers.items():
-        found.setdefault(method, []).append(one.rewards.mean(axis=0))
-    return {method: np.stack(points) for method, points in found.items()}
 
 
 def _entry(estimate: Any, low: Any, high: Any) -> dict[str, float] | None:
