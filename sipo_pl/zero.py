@@ -1,20 +1,20 @@
 """DeepSpeed's ZeRO as fits of adapters need it: a start at the reference, small checkpoints, whole adapters out."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
 from lightning.pytorch.strategies import DeepSpeedStrategy, StrategyRegistry
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
 from sipo_pl.artifacts import remove
 from sipo_pl.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from sipo_pl.errors import UsageError
 from sipo_pl.modules.fit import Fit
-from sipo_pl.policies.divided import is_divided
+from sipo_pl.policies.divided import gathered
 
 WHOLE = "whole.ckpt"  # within a checkpoint: what does not depend on the number of devices, as a plain checkpoint
 DEVICES = "devices"  # key of the number that wrote it
@@ -88,7 +88,7 @@ class ZeRO(DeepSpeedStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return what is trained, whole, on the CPU of every device."""
         assert self.lightning_module is not None
-        with gathered(self.lightning_module.parameters()):
+        with gathered(one for one in self.lightning_module.parameters() if one.requires_grad):
             state = super().lightning_module_state_dict()
             return {name: value.detach().cpu().clone() for name, value in state.items()}
 
@@ -130,16 +130,6 @@ def is_zero(strategy: object) -> bool:
         return True
     name = getattr(strategy, "class_path", strategy)
     return isinstance(name, str) and ("deepspeed" in name.lower() or name.rpartition(".")[2] == ZeRO.__name__)
-
-
-def gathered(parameters: Iterable[Parameter]) -> contextlib.AbstractContextManager[Any]:
-    """Within the block, which all devices enter, those of the parameters that are trained are whole."""
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    if not is_divided(trained):
-        return contextlib.nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(trained)
 
 
 def resume_path(checkpoint: Path, strategy: object, devices: int, restart_optimizer: bool) -> Path:

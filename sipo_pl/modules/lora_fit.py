@@ -157,7 +157,9 @@ class LoRAFit(Fit):
         """Return the sum of the losses of several forwards, each differentiated before the next one begins."""
         if self.company:
             return self.company.sum_of(self, forwards)
-        return summed_over([partial(self._loss, one) for one in forwards], self.stack.trained)
+        losses = [partial(self._loss, one) for one in forwards]
+        # to touch divided ranks outside of their layers would gather them, at times and not at others
+        return summed_over(losses, [] if self.is_sharded else self.stack.trained)
 
     def _loss(self, forward: Forward) -> Tensor:
         return forward.loss(self.packed_logps(forward.rows))

@@ -1,6 +1,8 @@
 """Weights of which each device holds a part alone, as DeepSpeed's ZeRO-3 divides them; a layer gathers its own."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from torch.nn import Parameter
 
@@ -12,3 +14,16 @@ def is_divided(parameters: Iterable[Parameter]) -> bool:
     the same order.
     """
     return any(hasattr(parameter, "ds_id") for parameter in parameters)
+
+
+def gathered(parameters: Iterable[Parameter]) -> AbstractContextManager[Any]:
+    """Within the block, which all devices enter, the parameters are whole.
+
+    A layer that is called there would divide its own again, where its `forward` would not.
+    """
+    divided = list(parameters)
+    if not is_divided(divided):
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(divided)

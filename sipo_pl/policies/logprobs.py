@@ -1,6 +1,6 @@
 """Log-probabilities of responses: logits only at response positions, in chunks, log-softmax in float32."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,12 +10,14 @@ from transformers import PreTrainedModel
 
 from sipo_pl.data.templates import Encoded
 from sipo_pl.errors import UserError
-from sipo_pl.policies.divided import is_divided
+from sipo_pl.policies.divided import gathered, is_divided
 from sipo_pl.policies.spread import device_of
 
 CHUNK = {False: 128, True: 2048}  # response positions whose logits exist at once, on a CPU and on a GPU
 PROBE = 4  # tokens on which a model's own logits are looked at
 ROUNDING = 0.02  # of the largest logit; bfloat16 keeps eight bits
+
+Head = Callable[[Tensor], Tensor]  # hidden states, (n, hidden), to logits, (n, vocabulary)
 
 
 class TokenBatch(NamedTuple):
@@ -85,9 +87,15 @@ def decoder(model: PreTrainedModel) -> torch.nn.Module:
     return model.get_decoder()
 
 
-def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """Return float32 logits of hidden states, as the model's own forward would scale and cap them."""
-    logits = model.get_output_embeddings()(hidden).float()
+def logits_of(model: PreTrainedModel, hidden: Tensor, head: Head | None = None) -> Tensor:
+    """Return float32 logits of hidden states, as the model's own forward would scale and cap them.
+
+    Args:
+        model: a causal language model.
+        hidden: (..., hidden).
+        head: takes the place of the model's head where given.
+    """
+    logits = (head or model.get_output_embeddings())(hidden).float()
     config = model.config.get_text_config()
     if scale := getattr(config, "logit_scale", None):  # Cohere
         logits = logits * scale
@@ -134,12 +142,20 @@ def token_logps(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tenso
     Returns:
         (n,), float32.
     """
-    head_trains = any(one.requires_grad for one in model.get_output_embeddings().parameters())
-    if torch.is_grad_enabled() and hidden.requires_grad and not head_trains:
-        return _TrainedLogps.apply(hidden, tokens, model)
+    head = model.get_output_embeddings()
+    divided = is_divided(head.parameters())
+    if any(one.requires_grad for one in head.parameters()):
+        # a divided one is gathered by all devices at each call, and some have fewer tokens than others
+        return _read(model, head, hidden, tokens, len(hidden) if divided else CHUNK[hidden.is_cuda])
+    read = _TrainedLogps.apply if torch.is_grad_enabled() and hidden.requires_grad else _read
+    with gathered(head.parameters()):  # once for all chunks, between which a call of the layer would divide it again
+        return read(model, head.forward if divided else head, hidden, tokens, CHUNK[hidden.is_cuda])
+
+
+def _read(model: PreTrainedModel, head: Head, hidden: Tensor, tokens: Tensor, chunk: int) -> Tensor:
     logps = []
-    for states, targets in _chunks(model, hidden, tokens):
-        logits = logits_of(model, states)
+    for states, targets in zip(hidden.split(chunk), tokens.split(chunk), strict=True):
+        logits = logits_of(model, states, head)
         targets = targets.to(logits.device)
         if logits.requires_grad:
             logps.append(-F.cross_entropy(logits, targets, reduction="none"))
@@ -156,13 +172,13 @@ class _TrainedLogps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, tokens: Tensor, model: PreTrainedModel) -> Tensor:
+    def forward(ctx: Any, model: PreTrainedModel, head: Head, hidden: Tensor, tokens: Tensor, chunk: int) -> Tensor:
         logps: list[Tensor] = []
         slopes: list[Tensor] = []
-        for states, targets in _chunks(model, hidden, tokens):
+        for states, targets in zip(hidden.split(chunk), tokens.split(chunk), strict=True):
             with torch.enable_grad():
                 states = states.detach().requires_grad_()
-                logits = logits_of(model, states)
+                logits = logits_of(model, states, head)
             room = logits.detach()  # nobody else reads the logits, so that their memory can hold their gradient
             found = _exponentiate(room, targets.to(room.device))
             room.scatter_(1, found.places, room.gather(1, found.places) - found.total)
@@ -173,9 +189,9 @@ class _TrainedLogps(torch.autograd.Function):
         return torch.cat(logps).to(tokens.device)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor, None, None]:
         (slopes,) = ctx.saved_tensors
-        return (slopes * grad[:, None]).to(slopes.dtype), None, None
+        return None, None, (slopes * grad[:, None]).to(slopes.dtype), None, None
 
 
 class _Exponentiated(NamedTuple):
@@ -198,9 +214,3 @@ def _exponentiate(logits: Tensor, tokens: Tensor) -> _Exponentiated:
     picked, top = logits.gather(1, places), logits.amax(dim=1, keepdim=True)
     total = logits.sub_(top).exp_().sum(dim=1, keepdim=True)
     return _Exponentiated((picked - top - total.log())[:, 0], total, places)
-
-
-def _chunks(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    # a divided head is gathered by all devices at each call, and some have fewer tokens than others
-    size = len(hidden) if is_divided(model.get_output_embeddings().parameters()) else CHUNK[hidden.is_cuda]
-    return zip(hidden.split(size), tokens.split(size), strict=True)

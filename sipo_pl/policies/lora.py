@@ -52,7 +52,7 @@ class LoRALinear(nn.Module):
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the base layer's output for x with the effect of this layer's adapters."""
-        for a, b, scale, dropout in self._terms():
+        for a, b, scale, dropout in self._terms(y.dtype):
             seen = F.dropout(x, dropout) if dropout and self.training else x
             low = torch.bmm(seen.reshape(a.shape[0], -1, x.shape[-1]), a.mT)
             wide = y.reshape(a.shape[0], -1, y.shape[-1])
@@ -60,12 +60,12 @@ class LoRALinear(nn.Module):
             y = add(wide, low, b.mT, alpha=scale).view(y.shape)
         return y
 
-    def _terms(self) -> Iterator[tuple[Tensor, Tensor, float, float]]:
+    def _terms(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, float, float]]:
         if self.frozen_A is not None and self.frozen_B is not None:
             yield *((self.frozen_A, self.frozen_B) if self.active is None else self.active), 1.0, 0.0
         if self.lora_A is not None and self.lora_B is not None and self.trained_on:
             # float32 in the optimizer, the base model's dtype in products
-            yield self.lora_A.to(self.dtype), self.lora_B.to(self.dtype), self.scale, self.dropout
+            yield self.lora_A.to(dtype), self.lora_B.to(dtype), self.scale, self.dropout
 
     @property
     def dtype(self) -> torch.dtype:
