@@ -88,6 +88,9 @@ class ZeRO(DeepSpeedStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return what is trained, whole, on the CPU of every device."""
         assert self.lightning_module is not None
+        if self.zero_stage_3:
+            # what the last forward gathered ahead for a backward pass that never came, as in a validation
+            self.deepspeed_engine.optimizer.parameter_offload.get_param_coordinator().reset_step()
         with gathered(one for one in self.lightning_module.parameters() if one.requires_grad):
             state = super().lightning_module_state_dict()
             return {name: value.detach().cpu().clone() for name, value in state.items()}

@@ -15,14 +15,14 @@ class CPUZeRO(ZeRO):
         stage: 2 or 3
         offload: whether parameters and optimizer states count as offloaded, which here changes no place
         whole: numbers in the largest parameter that every device keeps whole
-        ahead: numbers in the parameters that are gathered before they are needed
+        ahead: numbers in the parameters that are gathered before they are needed, or kept until they are again
     """
 
     def __init__(
         self, stage: int = 2, offload: bool = False, whole: int = 100, ahead: int = 3000, **options: object
     ) -> None:
         divided: dict[str, object] = {"stage": stage, "stage3_param_persistence_threshold": whole}
-        divided["stage3_prefetch_bucket_size"] = ahead
+        divided |= {"stage3_prefetch_bucket_size": ahead, "stage3_max_reuse_distance": ahead}
         if offload:
             divided |= {"offload_param": {"device": "cpu"}, "offload_optimizer": {"device": "cpu"}}
         super().__init__(config={"zero_optimization": divided, "zero_allow_untested_optimizer": True}, **options)
