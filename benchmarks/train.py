@@ -1,5 +1,7 @@
 """DPO steps beside TRL's trainer and the released way: pairs per second and peak memory; the reference is cached.
 
+On a CPU a way's first step is not counted. On a GPU each way trains on all its pairs once before they are counted.
+
 On a CPU: python -m benchmarks.train
 On a GPU: python -m benchmarks.train --shape 7b --pairs 72 --step_pairs 2 8 18 --trl_batches 2 8 18 --compile
 """
@@ -17,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks import options
-from benchmarks.dpo_peers import LEARNING_RATE, Objective, Pair, TRLOptions, released_seconds, trl_seconds
+from benchmarks.dpo_peers import LEARNING_RATE, Objective, Pair, TRLOptions, counted, released_seconds, trl_seconds
 from benchmarks.limits import training_operations
 from benchmarks.measuring import clock, matmul_rate, medians
 from benchmarks.models import TARGETS, Setting, load_model
@@ -26,11 +28,13 @@ from benchmarks.texts import random_rows
 from sipo_pl.data.templates import Encoded
 from sipo_pl.losses import dpo_loss, nll_per_token
 from sipo_pl.policies.attention import attend_along
+from sipo_pl.policies.carried import summed_over
 from sipo_pl.policies.compiled import compile_layers
 from sipo_pl.policies.forwards import forwards_of, tokens_at_once
+from sipo_pl.policies.graphed import AdapterLogps
 from sipo_pl.policies.joined import Forward, joined_sums, twin
 from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.packed import pack, packed_logps
+from sipo_pl.policies.packed import pack, packed_length, packed_logps
 from sipo_pl.policies.packed_attention import NAME
 
 LOSSES = {"dpo": Objective(beta=0.1), "dpo_nll": Objective(beta=0.1, alpha=0.1)}
@@ -68,7 +72,7 @@ class Ours:
         model: the base.
         setting: what it runs on.
         adapters: how many there are.
-        args: token budget, loss and compilation.
+        args: token budget, loss, compilation and graphs.
     """
 
     def __init__(self, model: PreTrainedModel, setting: Setting, adapters: int, args: argparse.Namespace) -> None:
@@ -78,18 +82,28 @@ class Ours:
             stack.train_ranks(setting.rank, setting.rank, seed=0)
             if args.compile:
                 compile_layers(stack.model)
+        self.logps = [AdapterLogps(stack, args.graphs) for stack in self.stacks]
         self.optimizers = [torch.optim.AdamW(stack.trained, lr=LEARNING_RATE, fused=True) for stack in self.stacks]
 
     def step(self, batches: Mapping[int, Sequence[Pair]], reference: dict[int, Tensor]) -> None:
         """Train adapters, each on the pairs that it is given, in one pass."""
         stacks = [self.stacks[k] for k in batches]
         budget = (self.budget or tokens_at_once(stacks[0].model, checkpointing=False)) // len(batches)
-        sums = joined_sums(stacks, [self._forwards(pairs, reference, budget) for pairs in batches.values()])
+        forwards = [self._forwards(pairs, reference, budget) for pairs in batches.values()]
+        if len(batches) == 1:
+            (k,) = batches
+            losses = [partial(self._loss_alone, k, one) for one in forwards[0]]
+            sums = [summed_over(losses, stacks[0].trained)]
+        else:
+            sums = joined_sums(stacks, forwards)
         for k, total in zip(batches, sums, strict=True):
             (total / len(batches[k])).backward()
             torch.nn.utils.clip_grad_norm_(self.stacks[k].trained, 1.0)
             self.optimizers[k].step()
             self.optimizers[k].zero_grad()
+
+    def _loss_alone(self, k: int, forward: Forward) -> Tensor:
+        return forward.loss(self.logps[k](forward.rows, self.device))
 
     def _forwards(self, pairs: Sequence[Pair], reference: dict[int, Tensor], budget: int) -> list[Forward]:
         parts = [[pairs[index] for index in part] for part in forwards_of(pairs, budget)]
@@ -121,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     setting = options.setting_of(args)
     pairs = _pairs(args, 300 if args.shape == "tiny" else 32000)
-    measured = {size: len(pairs) - size for size in args.step_pairs}
+    measured = {size: counted(setting.device, len(pairs), size) for size in args.step_pairs}
     ways = {
         f"ours, {size} pairs a step": Way(partial(_ours, args, setting, pairs, size, [[0]]), count)
         for size, count in measured.items()
@@ -184,7 +198,7 @@ def _ours(
     size: int,
     passes: Sequence[Sequence[int]],
 ) -> float:
-    """Train on all pairs, each pass of adapters for itself; return the seconds of a pair after the first step.
+    """Train on all pairs, each pass of adapters for itself; return the seconds of a pair of those that are counted.
 
     Each adapter has an order of its own, as each objective has pairs of its own; pairs of several are counted once.
     """
@@ -192,12 +206,21 @@ def _ours(
     reference = ours.reference(pairs)
     starts = range(0, len(pairs), size)
     orders = [[*starts[k:], *starts[:k]] for k in range(len(ours.stacks))]
-    seconds = []
-    for number in range(len(starts)):
-        for adapters in passes:
-            batches = {k: pairs[orders[k][number] : orders[k][number] + size] for k in adapters}
-            seconds.append(clock(partial(ours.step, batches, reference), ours.device))
-    return sum(seconds[len(passes) :]) / (len(pairs) - size)
+    steps = [
+        {k: pairs[orders[k][number] : orders[k][number] + size] for k in adapters}
+        for number in range(len(starts))
+        for adapters in passes
+    ]
+    # before a GPU's clock runs, the longest first, whose graphs' memory then serves all
+    for step in sorted(steps, key=_tokens, reverse=True) if ours.device.type == "cuda" else ():
+        ours.step(step, reference)
+    count = counted(ours.device, len(pairs), size)
+    seconds = [clock(partial(ours.step, step, reference), ours.device) for step in steps]
+    return sum(seconds if count == len(pairs) else seconds[len(passes) :]) / count
+
+
+def _tokens(step: Mapping[int, Sequence[Pair]]) -> int:
+    return max(packed_length(_rows(pairs)) for pairs in step.values())
 
 
 def _operations(setting: Setting, pairs: Sequence[Pair]) -> float:
@@ -218,16 +241,17 @@ def _peers(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair]) ->
             swept += [TRLOptions(batch, True, liger=True) for batch in args.trl_batches]
         for way in swept:
             seconds = partial(trl_seconds, setting, pairs, way, LOSSES[args.loss])
-            ways[f"TRL, {way.name}"] = Way(seconds, len(pairs) - way.batch)
+            ways[f"TRL, {way.name}"] = Way(seconds, counted(setting.device, len(pairs), way.batch))
     few = pairs[: 1 + args.released_pairs]
-    ways[RELEASED] = Way(partial(released_seconds, setting, few, LOSSES[args.loss]), len(few) - 1)
+    released = partial(released_seconds, setting, few, LOSSES[args.loss])
+    ways[RELEASED] = Way(released, counted(setting.device, len(few), 1))
     return ways
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = options.parser(__doc__)
     add = parser.add_argument
-    add("--pairs", type=int, default=8, help="number of pairs; the first step of each round is not counted")
+    add("--pairs", type=int, default=8, help="number of pairs")
     add("--prompt_tokens", type=int, nargs=2, default=[60, 60], help="least and most of random prompts")
     add("--response_tokens", type=int, nargs=2, default=[126, 206], help="least and most of random responses")
     add("--loss", choices=sorted(LOSSES), default="dpo", help="dpo_nll adds the NLL term of re-alignment")
@@ -236,6 +260,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--trl_batches", type=int, nargs="+", default=[1, 2, 4], help="batch sizes that TRL is swept over")
     add("--released_pairs", type=int, default=3, help="pairs that the released way is measured on")
     add("--compile", action="store_true", help="compile the layers of ours")
+    add("--no_graphs", dest="graphs", action="store_false", help="launch the kernels of ours one by one")
     options.add_targets(
         parser, released="x released", trl="x TRL", together="x one by one", matmul="share of the matmul rate"
     )

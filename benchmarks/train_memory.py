@@ -99,7 +99,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--prompt_tokens", type=int, nargs=2, default=[60, 60], help="least and most of random prompts")
     add("--response_tokens", type=int, nargs=2, default=[190, 190], help="least and most of random responses")
     options.add_limits(parser, growth="x first")
-    parser.set_defaults(shape="given", compile=False)
+    parser.set_defaults(shape="given", compile=False, graphs=False)
     return options.parse(parser, argv)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,17 +16,16 @@ from sipo_pl.data.templates import Encoded
 from sipo_pl.errors import UsageError, UserError
 from sipo_pl.modules.fit import Fit, FitBatch
 from sipo_pl.policies.adapters import Factors, check_fit, concatenate, read_adapter, trained_factors, write_adapter
-from sipo_pl.policies.attention import attend_along
 from sipo_pl.policies.carried import summed_over
 from sipo_pl.policies.checkpointing import checkpoint_layers
 from sipo_pl.policies.compiled import compile_layers
 from sipo_pl.policies.divided import is_divided
 from sipo_pl.policies.forwards import tokens_at_once
+from sipo_pl.policies.graphed import AdapterLogps
 from sipo_pl.policies.joined import Forward
 from sipo_pl.policies.loading import load_base
 from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.packed import pack, packed_length, packed_logps
-from sipo_pl.policies.packed_attention import NAME as PACKED
+from sipo_pl.policies.packed import packed_length
 from sipo_pl.recipe import Recipe
 from sipo_pl.seeds import seed_of
 from sipo_pl.zero import trained_state
@@ -61,10 +60,12 @@ class Forwards:
         batch_tokens: tokens of one forward, a shared prompt counted once; a micro-batch with more takes
             several; as suits the device where not given
         checkpointing: compute each layer again in the backward pass instead of keeping its states, to save memory
+        graphs: on a GPU, replay short forwards as CUDA graphs, so that their kernels are launched at once
     """
 
     batch_tokens: PositiveInt | None = None
     checkpointing: bool = False
+    graphs: bool = True
 
 
 class Company(Protocol):
@@ -132,9 +133,13 @@ class LoRAFit(Fit):
 
     def packed_logps(self, rows: Sequence[Encoded]) -> Tensor:
         """Return log pi(response | prompt) of rows, (rows,), float32, in one forward."""
-        model = self.stack.model
-        with attend_along(model, PACKED):
-            return packed_logps(model, pack([rows]).to(self.device))[0]
+        return self._logps(rows, self.device)
+
+    @cached_property
+    def _logps(self) -> AdapterLogps:
+        # the states of a replayed forward last for one backward pass, and for one fit
+        alone = self.company is None and self.backwards_per_batch == 1
+        return AdapterLogps(self.stack, self.forwards.graphs and alone)
 
     def budget(self) -> int | None:
         """Return the tokens of one forward; None where all of a micro-batch must be in one."""

@@ -22,6 +22,7 @@ def tokens_at_once(model: PreTrainedModel, checkpointing: bool) -> int:
     config = model.config.get_text_config()
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     token = config.num_hidden_layers * (HIDDEN * config.hidden_size + INNER * inner) * model.dtype.itemsize
+    # among it what graphs keep between replays, so that the budget is the same before and after they are captured
     cached = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
     free = torch.cuda.mem_get_info(model.device)[0] + cached
     return max(1, min(GPU_TOKENS, int(SHARE * free / (token * (CHECKPOINTED if checkpointing else 1)))))

@@ -162,12 +162,17 @@ def packed_logps(model: PreTrainedModel, packed: Packed) -> list[Tensor]:
     Returns:
         For each adapter (rows,), float32.
     """
+    rows = distinct_logps(model, packed)
+    return [rows[places] for places in packed.places]
+
+
+def distinct_logps(model: PreTrainedModel, packed: Packed) -> Tensor:
+    """Return what `packed_logps` returns, of each distinct row, (distinct,), float32."""
     hidden = decoder(model)(
         input_ids=packed.input_ids, position_ids=packed.positions, use_cache=False, packed=packed.layout
     ).last_hidden_state
     logps = token_logps(model, hidden.flatten(0, 1)[packed.sources], packed.targets)
-    rows = torch.zeros(packed.distinct, device=logps.device).index_add(0, packed.owners, logps)
-    return [rows[places] for places in packed.places]
+    return torch.zeros(packed.distinct, device=logps.device).index_add(0, packed.owners, logps)
 
 
 def _trees(rows: Iterable[Encoded]) -> dict[tuple[int, ...], dict[tuple[int, ...], int]]:

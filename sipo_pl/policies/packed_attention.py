@@ -54,10 +54,14 @@ def packed_attention(
     """
     refuse_sinks(module, kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    halves = query.dtype in (torch.bfloat16, torch.float16)
-    if query.is_cuda and halves and softcap is None and query.shape[-1] <= LARGEST_HEAD and HAS_FLASH:
+    if query.is_cuda and takes_flash(query.dtype, query.shape[-1], softcap):
         return _all_at_once(query, key, value, packed, scale, sliding_window), None
     return _span_by_span(module, query, key, value, packed, scale, sliding_window, softcap), None
+
+
+def takes_flash(dtype: torch.dtype, head_size: int, softcap: float | None) -> bool:
+    """Return whether flash attention is there and takes such heads, on a GPU."""
+    return HAS_FLASH and dtype in (torch.bfloat16, torch.float16) and softcap is None and head_size <= LARGEST_HEAD
 
 
 def _span_by_span(
@@ -165,6 +169,11 @@ def span_lengths(layout: Layout, device: torch.device) -> SpanLengths:
         copies.to(device),
         copied.to(device),
     )
+
+
+def known_layout(length: int, lengths: SpanLengths) -> Layout:
+    """Return the layout of a sequence of which nothing is known but what flash attention is told."""
+    return Layout(length, (), {("lengths", lengths.queries.device): lengths})
 
 
 class _SharedKeys(torch.autograd.Function):

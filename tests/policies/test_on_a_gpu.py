@@ -1,14 +1,30 @@
 """The engine on a GPU gives what it gives on a CPU: the kernel, the graphs, slots that rows leave and take."""
 
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import make_tiny_adapter, make_tiny_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+from transformers.utils import ModelOutput
 
 from sipo_pl.data.templates import Encoded
 from sipo_pl.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
 from sipo_pl.policies.adapters import read_adapter
+from sipo_pl.policies.attention import attend_along
+from sipo_pl.policies.carried import summed_over
+from sipo_pl.policies.compiled import compile_layers
 from sipo_pl.policies.decoding import Decoding, Generated, Request
 from sipo_pl.policies.generation import generate
+from sipo_pl.policies.graphed import AdapterLogps, _distinct_logps, _numbers_of
+from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.policies.packed import pack
+from sipo_pl.policies.packed_attention import NAME
+from sipo_pl.policies.padded import padded, size_of
 from sipo_pl.policies.policies import Policy, PolicySet, stack_policies
 from sipo_pl.policies.streaming import stream
 from sipo_pl.rewards.implicit import implicit_rewards
@@ -81,3 +97,121 @@ def test_rewards_are_those_of_a_cpu(sets: dict[str, PolicySet]) -> None:
 
 def test_as_many_rows_as_there_is_room_for(sets: dict[str, PolicySet]) -> None:
     assert decode(sets["cuda"], PROMPTS, ReverseKL(), batch_rows=None) == decode(sets["cpu"], PROMPTS, ReverseKL())  # type: ignore[arg-type]
+
+
+Logps = Callable[[Sequence[Encoded]], Tensor]
+CUDA = torch.device("cuda")
+# of rising and falling sizes, with and without prompts in common, the first and the last of one size
+BATCHES = [
+    [Encoded([*PROMPTS[1], *PROMPTS[0], 2], 70), Encoded([*PROMPTS[1], *PROMPTS[5], 2], 70)],
+    [Encoded([*prompt, *HEADER, 2], len(prompt)) for prompt in PROMPTS],
+    [Encoded([*HEADER, *prompt, 2], 40) for prompt in PROMPTS],
+    [Encoded([*PROMPTS[4], *PROMPTS[2]], 8)],
+    [Encoded([*PROMPTS[1], *PROMPTS[4], 2], 70), Encoded([*PROMPTS[1], *PROMPTS[5], 2], 70)],
+]
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> LoRAStack:
+    """A stack with ranks in training over a model in bfloat16, on the GPU."""
+    folder = make_tiny_model(tmp_path / "base", spread=0.1)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(CUDA).requires_grad_(False).eval()
+    stack = LoRAStack(model, ["q_proj", "k_proj", "v_proj", "o_proj"])
+    stack.train_ranks(8, 16.0, seed=0)
+    generator = torch.Generator(CUDA).manual_seed(0)
+    for layer in stack.layers.values():
+        assert layer.lora_B is not None
+        layer.lora_B.data.normal_(std=0.1, generator=generator)
+    return stack
+
+
+def ways_of(stack: LoRAStack) -> list[Logps]:
+    """Return log-probabilities by graphs, and without them."""
+    return [partial(AdapterLogps(stack, graphs), device=CUDA) for graphs in (True, False)]
+
+
+def assert_alike(found: Sequence[Tensor], expected: Sequence[Tensor], share: float) -> None:
+    """Compare gradients to a share of the largest number of each."""
+    for ours, theirs in zip(found, expected, strict=True):
+        assert theirs.abs().max() > 0
+        assert (ours - theirs).abs().max() <= share * theirs.abs().max()
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_graphs_give_the_values_and_gradients_of_single_launches(
+    trained: LoRAStack, is_compiled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if is_compiled:
+        compile_layers(trained.model)
+    graphed, plain = ways_of(trained)
+    with caplog.at_level(logging.WARNING, "sipo_pl"):
+        for rows in [*BATCHES, *BATCHES]:
+            slopes = torch.linspace(-1, 2, len(rows), device=CUDA)
+            found, expected = graphed(rows), plain(rows)
+            torch.testing.assert_close(found, expected, rtol=5e-3, atol=0.1)
+            gradients = [torch.autograd.grad((one * slopes).sum(), trained.trained) for one in (found, expected)]
+            assert_alike(*gradients, share=0.05)
+    assert not caplog.records
+    assert len(graphed.func._pairs) >= 3
+
+
+def test_graphs_give_what_padded_rows_give(trained: LoRAStack) -> None:
+    graphed, _ = ways_of(trained)
+    for rows in BATCHES:
+        found, inputs = graphed(rows), padded(pack([rows]))
+        with attend_along(trained.model, NAME):
+            numbers = [one.to(CUDA) for one in _numbers_of(inputs)]
+            expected = _distinct_logps(trained.model, numbers, size_of(inputs))[inputs.places[0].to(CUDA)]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+        gradients = [torch.autograd.grad(one.sum(), trained.trained) for one in (found, expected)]
+        assert_alike(*gradients, share=0.01)  # atomic additions come in any order
+
+
+def test_replays_follow_the_optimizer_and_gradients_add_up(trained: LoRAStack) -> None:
+    start = [one.detach().clone() for one in trained.trained]
+    losses, ends = [], []
+    for logps in ways_of(trained):
+        for one, value in zip(trained.trained, start, strict=True):
+            one.data.copy_(value)  # where it lies
+        optimizer = torch.optim.SGD(trained.trained, lr=0.1)
+        taken = []
+        for _ in range(4):
+            optimizer.zero_grad()
+            for part in (BATCHES[:3], BATCHES[3:]):  # two micro-batches, of several forwards each
+                total = summed_over([lambda rows=rows, f=logps: -f(rows).mean() for rows in part], trained.trained)
+                total.backward()
+                taken.append(total.item())
+            torch.nn.utils.clip_grad_norm_(trained.trained, 1.0)
+            optimizer.step()
+        losses.append(torch.tensor(taken))
+        ends.append([one.detach() - value for one, value in zip(trained.trained, start, strict=True)])
+    torch.testing.assert_close(*losses, rtol=5e-3, atol=0.1)
+    assert losses[0][-1] < losses[0][1]
+    assert_alike(*ends, share=0.1)
+
+
+def test_states_of_a_replayed_forward_last_for_one_backward_pass(trained: LoRAStack) -> None:
+    graphed, _ = ways_of(trained)
+    late = graphed(BATCHES[0]).sum()
+    graphed(BATCHES[1])
+    with pytest.raises(RuntimeError, match="another forward came before its backward pass"):
+        late.backward()
+    twice = graphed(BATCHES[0]).sum()
+    twice.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="it had one already"):
+        twice.backward()
+
+
+def test_a_forward_that_asks_the_cpu_is_launched_as_ever(trained: LoRAStack, caplog: pytest.LogCaptureFixture) -> None:
+    graphed, plain = ways_of(trained)
+    expected = plain(BATCHES[0])
+
+    def ask(module: torch.nn.Module, given: tuple[Tensor, ...], output: ModelOutput) -> None:
+        output.last_hidden_state.sum().item()
+
+    trained.model.get_decoder().register_forward_hook(ask)
+    for _ in range(2):
+        torch.testing.assert_close(graphed(BATCHES[0]), expected)
+    torch.autograd.grad(graphed(BATCHES[1]).sum(), trained.trained)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("forwards are not replayed as CUDA graphs")
