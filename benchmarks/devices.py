@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import options
-from benchmarks.devices_parts import Bench
+from benchmarks.devices_parts import STAGES, Bench
 from benchmarks.launcher import fork_where_possible
 from benchmarks.measuring import table, versions
 from sipo_pl.artifacts import write_json
@@ -99,6 +99,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--work", type=Path, help="empty folder for model and runs, some GB; a temporary one where not given")
     add("--devices", type=int, default=2, help="how many GPUs, or processes on a CPU")
     add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run, in this order; all need `one`")
+    add("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="predictions that all devices make too")
     add("--seconds", type=float, default=540.0, help="after which no part begins and every command is killed")
     add("--zero", help="strategy class in place of DeepSpeed's, which needs GPUs")
     add("--pairs", type=int, default=1280, help="of the training split")

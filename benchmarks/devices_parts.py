@@ -177,6 +177,9 @@ class Bench:
         for name in ("prepare", *(f"align-{objective}" for objective in OBJECTIVES)):
             shutil.copytree(self.work / "one" / name, self.work / "many" / name)
         for stage in STAGES:
+            if stage not in self.args.stages:
+                shutil.copytree(self.work / "one" / stage, self.work / "many" / stage)
+                continue
             many = self._predict("many", stage, self.args.devices)
             rates = [read.rows_per_second(self.work / run / stage) for run in ("one", "many")]
             one[stage]["rows/s"], many["rows/s"] = (rate.steady for rate in rates)

@@ -19,6 +19,8 @@ from sipo_pl.policies.divided import gathered
 WHOLE = "whole.ckpt"  # within a checkpoint: what does not depend on the number of devices, as a plain checkpoint
 DEVICES = "devices"  # key of the number that wrote it
 WHOLE_PRECISION: Final = "32-true"  # the trainer's default
+BUCKET = 50_000_000  # gradients that are reduced at once; the ranks in training are few
+HELD = 300_000_000  # weights on the GPU at once, beside a layer's own, where they wait in the memory of the CPU
 
 _REGISTERED: dict[str, dict[str, Any]] = {
     "deepspeed_stage_2": {"stage": 2},
@@ -47,9 +49,14 @@ class ZeRO(DeepSpeedStrategy):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"exclude_frozen_parameters": True, **options})
+        few = {"reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET}
+        super().__init__(**{"exclude_frozen_parameters": True, **few, **options})
         if isinstance(self.config, dict):  # with offload it would refuse any optimizer but one that it compiles first
             self.config.setdefault("zero_force_ds_cpu_optimizer", False)
+            divided = self.config.get("zero_optimization", {})
+            if "offload_param" in divided:
+                divided.setdefault("stage3_max_live_parameters", HELD)
+                divided.setdefault("stage3_max_reuse_distance", HELD)
 
     @property
     def precision_plugin(self) -> Precision:

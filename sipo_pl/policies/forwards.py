@@ -1,12 +1,12 @@
 """Which rows a forward of a fit takes: as many as its token budget holds, those of a prompt together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from transformers import PreTrainedModel
 
 from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.packed import packed_length
+from sipo_pl.policies.packed import added_length
 
 CPU_TOKENS = 512  # matrix products are at their best from there on, and what a forward keeps still lies in the caches
 GPU_TOKENS = 8192
@@ -42,10 +42,13 @@ def forwards_of(items: Sequence[Iterable[Encoded]], budget: int | None) -> list[
     for index, item in enumerate(rows):
         prompts.setdefault(tuple(item[0].input_ids[: item[0].prompt_length]), []).append(index)
     forwards: list[list[int]] = []
+    length, there = 0, set[Hashable]()  # of the last forward
     for index in (index for together in prompts.values() for index in together):
-        taken = [row for one in (*forwards[-1], index) for row in rows[one]] if forwards else []
-        if forwards and packed_length(taken) <= budget:
+        length += added_length(rows[index], there)
+        if forwards and length <= budget:
             forwards[-1].append(index)
         else:
+            there = set()
+            length = added_length(rows[index], there)
             forwards.append([index])
     return forwards

@@ -55,7 +55,7 @@ class AdapterLogps:
     def __call__(self, rows: Sequence[Encoded], device: torch.device) -> Tensor:
         """Return log pi(response | prompt) of rows, (rows,), float32, on a device, in one forward."""
         packed = pack([rows])
-        if device.type == "cuda" and self._is_short(packed):
+        if self._is_short(packed, device):
             inputs = padded(packed)
             numbers = _numbers_of(inputs)
             pair = self._pair(size_of(inputs), numbers)
@@ -65,9 +65,11 @@ class AdapterLogps:
         with attend_along(self.stack.model, NAME):
             return packed_logps(self.stack.model, packed.to(device))[0]
 
-    def _is_short(self, packed: Packed) -> bool:
+    def _is_short(self, packed: Packed, device: torch.device) -> bool:
         """Return whether a forward is to be replayed."""
-        if not self.graphs or not torch.is_grad_enabled() or torch.is_autocast_enabled("cuda"):
+        if not self.graphs or device.type != "cuda" or not torch.is_grad_enabled() or torch.is_autocast_enabled("cuda"):
+            return False
+        if is_divided(self.stack.model.parameters()):  # and to touch divided ranks here would gather them
             return False
         places = [one.data_ptr() for one in self.stack.trained]
         if places != self._places:  # at first, and where the model was moved
@@ -238,7 +240,6 @@ def _can_be_captured(stack: LoRAStack) -> bool:
         and takes_flash(model.dtype, head, getattr(config, "attn_logit_softcapping", None))
         and {one.device for one in model.parameters()} == {model.device}
         and not is_spread(model)
-        and not is_divided(model.parameters())
         and not getattr(model, "is_quantized", False)
         and not any(layer.dropout for layer in stack.layers.values())
         and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())

@@ -9,6 +9,7 @@ from torch import Tensor
 from sipo_pl.data.templates import Encoded
 from sipo_pl.divergences import Divergence
 from sipo_pl.policies.grouped import GroupedForward
+from sipo_pl.policies.logprobs import row_sums
 from sipo_pl.policies.policies import PolicySet
 
 POSITIONS = 256  # response tokens whose distributions over the vocabulary exist at once
@@ -86,7 +87,7 @@ def _sums(forward: GroupedForward, rows: Sequence[Encoded], weights: Tensor, div
             fused = torch.log_softmax(divergence.fuse(scores[:-1], weights[which[at]], reference), dim=-1)
         terms = fused.exp() * (fused - logps[-1])
         parts.append(torch.where(fused == -torch.inf, 0.0, terms).sum(dim=-1))
-    return torch.zeros(len(rows), device=forward.device).index_add(0, which, torch.cat(parts))
+    return row_sums(torch.cat(parts), which, len(rows))
 
 
 def _said_before(logps: Tensor, which: Tensor) -> Tensor:

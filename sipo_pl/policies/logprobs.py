@@ -74,7 +74,25 @@ def response_logps(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     picked = hidden[:, :-1][predicts]
     logps = token_logps(model, picked, tokens)
     rows = torch.arange(len(predicts), device=predicts.device)[:, None].expand_as(predicts)[predicts]
-    return torch.zeros(len(predicts), device=hidden.device).index_add(0, rows, logps)
+    return row_sums(logps, rows, len(predicts))
+
+
+def row_sums(logps: Tensor, owners: Tensor, rows: int) -> Tensor:
+    """Return the sum of each row's log-probabilities, on a GPU too the same each time.
+
+    Args:
+        logps: (..., n).
+        owners: (n,), int64, the row that each belongs to.
+        rows: how many there are.
+
+    Returns:
+        (..., rows).
+    """
+    if not logps.is_cuda:
+        return logps.new_zeros(*logps.shape[:-1], rows).index_add(-1, owners, logps)
+    # where index_add adds in whatever order its threads arrive
+    empty = logps.new_zeros(rows, *logps.shape[:-1])
+    return empty.index_put((owners,), logps.movedim(-1, 0), accumulate=True).movedim(0, -1)
 
 
 def positions(attention_mask: Tensor) -> Tensor:

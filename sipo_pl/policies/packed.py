@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.logprobs import decoder, token_logps
+from sipo_pl.policies.logprobs import decoder, row_sums, token_logps
 
 Made = TypeVar("Made")
 
@@ -147,9 +147,27 @@ def pack(groups: Sequence[Sequence[Encoded]]) -> Packed:
 
 def packed_length(rows: Iterable[Encoded]) -> int:
     """Return the tokens that the rows of one adapter take when they are packed."""
-    return sum(
-        len(prompt) + sum(len(response) - 1 for response in responses) for prompt, responses in _trees(rows).items()
-    )
+    return added_length(rows, set())
+
+
+def added_length(rows: Iterable[Encoded], there: set[Hashable]) -> int:
+    """Return the tokens that rows add to packed ones of the same adapter.
+
+    Args:
+        rows: prompts with responses.
+        there: what stands among the packed ones already; what the rows bring is added to it.
+    """
+    added = 0
+    for row in rows:
+        border = max(1, row.prompt_length)  # nothing predicts the first token
+        whole = tuple(row.input_ids)
+        prompt, response = (border, whole[:border]), (border, whole)
+        if prompt not in there:
+            added += border
+        if response not in there:
+            added += len(whole) - border - 1
+        there |= {prompt, response}
+    return added
 
 
 def packed_logps(model: PreTrainedModel, packed: Packed) -> list[Tensor]:
@@ -172,7 +190,7 @@ def distinct_logps(model: PreTrainedModel, packed: Packed) -> Tensor:
         input_ids=packed.input_ids, position_ids=packed.positions, use_cache=False, packed=packed.layout
     ).last_hidden_state
     logps = token_logps(model, hidden.flatten(0, 1)[packed.sources], packed.targets)
-    return torch.zeros(packed.distinct, device=logps.device).index_add(0, packed.owners, logps)
+    return row_sums(logps, packed.owners, packed.distinct)
 
 
 def _trees(rows: Iterable[Encoded]) -> dict[tuple[int, ...], dict[tuple[int, ...], int]]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from sipo_pl.data.templates import Encoded
 from sipo_pl.policies.grouped import GroupedForward
+from sipo_pl.policies.logprobs import row_sums
 from sipo_pl.policies.packed import pack
 
 
@@ -23,5 +23,4 @@ def shared_prompt_logps(forward: GroupedForward, rows: Sequence[Encoded]) -> Ten
     packed = pack([rows]).to(forward.device)
     states = forward.packed_states(packed)[:, packed.sources]
     logps = forward.token_logps(states, packed.targets)
-    sums = torch.zeros(forward.groups, packed.distinct, device=forward.device).index_add(1, packed.owners, logps)
-    return sums[:, packed.places[0]]
+    return row_sums(logps, packed.owners, packed.distinct)[:, packed.places[0]]

@@ -21,6 +21,7 @@ from sipo_pl.policies.compiled import compile_layers
 from sipo_pl.policies.decoding import Decoding, Generated, Request
 from sipo_pl.policies.generation import generate
 from sipo_pl.policies.graphed import AdapterLogps, _distinct_logps, _numbers_of
+from sipo_pl.policies.logprobs import row_sums
 from sipo_pl.policies.lora import LoRAStack
 from sipo_pl.policies.packed import pack
 from sipo_pl.policies.packed_attention import NAME
@@ -215,3 +216,12 @@ def test_a_forward_that_asks_the_cpu_is_launched_as_ever(trained: LoRAStack, cap
     torch.autograd.grad(graphed(BATCHES[1]).sum(), trained.trained)
     (record,) = caplog.records
     assert record.getMessage().startswith("forwards are not replayed as CUDA graphs")
+
+
+def test_sums_of_a_forward_are_the_same_each_time() -> None:
+    generator = torch.Generator().manual_seed(3)
+    logps = torch.randn(3, 20_000, generator=generator)
+    owners = torch.randint(0, 50, (20_000,), generator=generator).sort().values
+    sums = [row_sums(logps.cuda(), owners.cuda(), 50).cpu() for _ in range(20)]
+    assert all(torch.equal(one, sums[0]) for one in sums)
+    torch.testing.assert_close(sums[0], row_sums(logps, owners, 50))
