@@ -156,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("out of memory: its row is left out", flush=True)
             return math.inf
         peaks[name] = min(peaks[name], peak(setting.device) / 2**20)
+        print(f"{1 / taken:.4g} pairs/s, peak {peaks[name]:,.0f} MiB", flush=True)
         return taken
 
     measures = {name: partial(seconds, name) for name in ways}
