@@ -261,7 +261,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--trl_batches", type=int, nargs="+", default=[1, 2, 4], help="batch sizes that TRL is swept over")
     add("--released_pairs", type=int, default=3, help="pairs that the released way is measured on")
     add("--compile", action="store_true", help="compile the layers of ours")
-    add("--no_graphs", dest="graphs", action="store_false", help="launch the kernels of ours one by one")
+    add("--graphs", action="store_true", help="replay short forwards of one adapter of ours as CUDA graphs")
     options.add_targets(
         parser, released="x released", trl="x TRL", together="x one by one", matmul="share of the matmul rate"
     )

@@ -36,10 +36,10 @@ def words(folder: Path, run: str, stage: str) -> list[object]:
 
 
 def fit(
-    folder: Path, stage: str, zero: int, devices: int = 2, offload: bool = False, **variables: str
+    folder: Path, stage: str, zero: int, *more: str, devices: int = 2, offload: bool = False, **variables: str
 ) -> tuple[list[int], str]:
     """Fit under ZeRO; return the exit codes and what was said."""
-    settings = ["--trainer.strategy.stage", str(zero), "--trainer.strategy.offload", str(offload).lower()]
+    settings = ["--trainer.strategy.stage", str(zero), "--trainer.strategy.offload", str(offload).lower(), *more]
     ranks = Ranks(devices, words(folder, "many", stage), folder / "said", ZERO, settings, **variables)
     return ranks.wait(), ranks.said
 
@@ -78,9 +78,11 @@ def test_an_alignment_under_zero_3_starts_at_its_reference_resumes_and_ends_as_o
         torch.testing.assert_close(theirs(input_ids=ids).logits, stack.model(input_ids=ids).logits)
 
 
-def test_a_re_alignment_under_zero_3_with_offload_ends_as_on_one_device(folder: Path, command: Command) -> None:
+def test_a_re_alignment_under_zero_3_with_offload_and_checkpointing_ends_as_on_one_device(
+    folder: Path, command: Command
+) -> None:
     assert command(*words(folder, "one", "realign")).code == 0
-    codes, said = fit(folder, "realign", 3, offload=True)
+    codes, said = fit(folder, "realign", 3, "--model.forwards.checkpointing", "true", offload=True)
     assert codes == [0, 0], said
     check_equal(folder, "realign-kind")
 

@@ -60,12 +60,13 @@ class Forwards:
         batch_tokens: tokens of one forward, a shared prompt counted once; a micro-batch with more takes
             several; as suits the device where not given
         checkpointing: compute each layer again in the backward pass instead of keeping its states, to save memory
-        graphs: on a GPU, replay short forwards as CUDA graphs, so that their kernels are launched at once
+        graphs: on a GPU, replay short forwards as CUDA graphs, so that their kernels are launched at once; new, and
+            not yet tried on many models
     """
 
     batch_tokens: PositiveInt | None = None
     checkpointing: bool = False
-    graphs: bool = True
+    graphs: bool = False
 
 
 class Company(Protocol):
