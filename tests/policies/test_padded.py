@@ -128,7 +128,7 @@ def test_sizes_are_rounded_up_and_few(rows: list[Encoded]) -> None:
 
 
 def test_lengths_of_an_octave_have_eight_sizes() -> None:
-    found = {padded(_one(length)).layout.length for length in range(2048, 4096)}
+    found = {padded(_one(length)).layout.length for length in (*range(2048, 4096, 31), 4095)}
     assert sorted(found) == list(range(2304, 4097, 256))
 
 
