@@ -27,8 +27,9 @@ from sipo_pl.policies.spread import is_spread
 
 log = logging.getLogger("sipo_pl")
 
-# Tokens of a forward times weights of its model from where on kernels take about as long as their launches: on an H100,
-# 2,000 tokens of seven billion weights. Longer ones are not captured, whose states would only keep memory.
+# Tokens of a forward times weights of its model from where on kernels take about as long as their launches: 2,000
+# tokens of seven billion weights, by what 900 took on an H200. Longer ones, whose states would only keep memory, are
+# not captured.
 SHORT = 1.5e13
 MOST_SIZES = 64  # that have graphs: each takes a second to capture, and some memory
 
