@@ -12,7 +12,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sipo_pl.artifacts import atomic_path
 from sipo_pl.data.units import unit_files
 
 CLOCK = "clock-{rank}.json"
@@ -34,7 +33,7 @@ class UnitClock(Callback):
     """Notes beside a stage's units when this device began and when it was done with each, as seconds and rows."""
 
     def __init__(self) -> None:
-        self.start, self.ends = 0.0, list[tuple[float, int]]()
+        self.start, self.ends, self.file = 0.0, list[tuple[float, int]](), Path()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.start = time.time()
@@ -49,8 +48,10 @@ class UnitClock(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         self.ends.append((time.time(), len(outputs)))
-        with atomic_path(batch.folder / CLOCK.format(rank=trainer.global_rank)) as aside:
-            aside.write_text(json.dumps({"start": self.start, "ends": self.ends}), encoding="utf-8")
+        self.file = batch.folder / CLOCK.format(rank=trainer.global_rank)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.file.write_text(json.dumps({"start": self.start, "ends": self.ends}), encoding="utf-8")
 
 
 def curve(stage: Path) -> dict[int, Step]:

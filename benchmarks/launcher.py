@@ -185,9 +185,11 @@ def _launched(rank: int, count: int, port: str) -> dict[str, str]:
 def _run(words: list[str], environment: dict[str, str], said: str) -> None:
     """Run a command in this process, which ends with its exit code."""
     from sipo_pl import cli
+    from sipo_pl.lanes import settle_threads
 
     os.environ.clear()
     os.environ.update(environment)
+    settle_threads()
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(file, stream.fileno())

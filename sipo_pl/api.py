@@ -110,7 +110,7 @@ class Policies:
             prompts: texts or chat messages, without template.
             responses: one for each.
         """
-        rows = [self.template.encode(*pair) for pair in zip(prompts, responses, strict=True)]
+        rows = self.template.encode_all(list(zip(prompts, responses, strict=True)))
         source = self.source
         count = len(self.objectives)
         rewards = implicit_rewards(self.policy_set, count, rows, source.divergence, source.beta, BATCH_TOKENS)

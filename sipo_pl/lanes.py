@@ -40,7 +40,7 @@ def visible_gpus() -> list[str]:
 
 
 def lane_environments(lanes: int, gpus: Sequence[str]) -> list[dict[str, str]]:
-    """Return the variables that give each of several lanes its own share of the GPUs, or of a CPU's cores.
+    """Return the variables that give each of several lanes its own share of the CPU's cores, and of the GPUs.
 
     Args:
         lanes: how many fits may run at once.
@@ -51,9 +51,18 @@ def lane_environments(lanes: int, gpus: Sequence[str]) -> list[dict[str, str]]:
     """
     if lanes == 1:
         return [{}]
+    threads = {THREADS: os.environ.get(THREADS) or str(max(1, (os.cpu_count() or 1) // lanes))}
     if not gpus:
-        return [{THREADS: os.environ.get(THREADS) or str(max(1, (os.cpu_count() or 1) // lanes))}] * lanes
+        return [threads] * lanes
     if len(gpus) < lanes:
         raise UsageError(f"--side_by_side {lanes}: each fit needs a GPU of its own, found {len(gpus)}")
     share = len(gpus) // lanes
-    return [{VISIBLE: ",".join(gpus[lane * share : (lane + 1) * share])} for lane in range(lanes)]
+    return [{VISIBLE: ",".join(gpus[lane * share : (lane + 1) * share]), **threads} for lane in range(lanes)]
+
+
+def settle_threads() -> None:
+    """Let torch use as many threads as the environment says, in a process that was forked with torch imported."""
+    if named := os.environ.get(THREADS):
+        import torch
+
+        torch.set_num_threads(int(named.split(",")[0]))

@@ -14,6 +14,7 @@ from typing import Any
 
 from sipo_pl import cli
 from sipo_pl.config_files import find_config, load_yaml
+from sipo_pl.lanes import settle_threads
 from sipo_pl.lifetime import die_with, die_with_parent
 from sipo_pl.stopping import SIGNALS
 
@@ -113,6 +114,7 @@ def _settle(environment: dict[str, str]) -> None:
     die_with(run)  # the parent, which lives as long as this process does, is not the run but what it forks from
     os.environ.clear()
     os.environ.update(environment)
+    settle_threads()
 
 
 @contextmanager

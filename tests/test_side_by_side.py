@@ -1,8 +1,11 @@
 """Fits side by side: what may run at once, on which devices, and what a failure or a signal does to the others."""
 
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,13 +65,26 @@ def test_a_fit_overtakes_one_that_must_wait() -> None:
 
 
 def test_lanes_share_the_devices_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(THREADS, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 9)
     assert lane_environments(1, ["0", "1"]) == [{}]
-    assert lane_environments(2, ["0", "3", "5"]) == [{VISIBLE: "0"}, {VISIBLE: "3"}]
-    assert lane_environments(2, ["0", "1", "2", "3"]) == [{VISIBLE: "0,1"}, {VISIBLE: "2,3"}]
+    assert lane_environments(2, ["0", "3", "5"]) == [{VISIBLE: "0", THREADS: "4"}, {VISIBLE: "3", THREADS: "4"}]
+    assert [one[VISIBLE] for one in lane_environments(2, ["0", "1", "2", "3"])] == ["0,1", "2,3"]
     with pytest.raises(UsageError, match="--side_by_side 4: each fit needs a GPU of its own, found 2"):
         lane_environments(4, ["0", "1"])
+    assert lane_environments(2, []) == [{THREADS: "4"}] * 2
     monkeypatch.setenv(THREADS, "3")
     assert lane_environments(2, []) == [{THREADS: "3"}] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stages are forked on Linux alone")
+@pytest.mark.parametrize("named", ["3", "3,1"])
+def test_a_forked_stage_has_the_threads_that_its_lane_names(named: str) -> None:
+    begin = "import sys, time; from sipo_pl.stage_process import StageProcess as P"
+    code = f"{begin}; p = P(['env'], {{sys.argv[1]: sys.argv[2]}})\nwhile p.code is None: time.sleep(0.1)"
+    words = [sys.executable, "-c", code, THREADS, named]
+    said = subprocess.run(words, env={**os.environ, THREADS: "2"}, capture_output=True, text=True, timeout=120)
+    assert re.search(r"torch threads\W+3\b", said.stdout), said
 
 
 def test_a_run_side_by_side_makes_what_one_by_one_does(folder: Path, finished_run: Path, command: Command) -> None:

@@ -1,7 +1,8 @@
 """DataModule of prediction stages: units of rows, planned from the data before any device sees them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,11 +26,13 @@ class Unit:
         index: number of the unit
         folder: folder of the stage that writes it
         rows: "prompts" or an earlier stage, to its rows
+        prepared: what the module made of them, see `UnitModule.prepare`
     """
 
     index: int
     folder: Path
     rows: dict[str, list[dict[str, Any]]]
+    prepared: Any = None
 
 
 class UnitModule(Protocol):
@@ -38,6 +41,9 @@ class UnitModule(Protocol):
     prompts: Path | None  # file of prompts to be cut into units,
     max_rows: int | None  # of which the first rows are taken, or
     sources: Sequence[str]  # earlier stages whose units are read, the same index of each
+
+    def prepare(self, unit: Unit) -> Any:
+        """Return what the CPU makes of a unit before its step, in a thread beside the step of the unit before it."""
 
 
 class UnitData(LightningDataModule):
@@ -77,6 +83,11 @@ class UnitData(LightningDataModule):
             return Unit(index, self.folder, {PROMPTS: self._chunks[index]})
         folders = {name: self.recipe.layout.stage(name) for name in self._module.sources}
         return Unit(index, self.folder, {name: read_jsonl(unit_path(path, index)) for name, path in folders.items()})
+
+    def prepared(self, index: int) -> Unit:
+        """Read unit `index`, and let the module prepare it."""
+        unit = self.unit(index)
+        return replace(unit, prepared=self._module.prepare(unit))
 
     def predict_dataloader(self) -> "UnitLoader":
         """Return this device's share of the units that are not yet written, long ones first."""
@@ -120,7 +131,7 @@ def shares(lengths: Sequence[int], units: Sequence[int], devices: int) -> list[l
 
 
 class UnitLoader:
-    """Reads units one after the other, so that no stage holds all rows in memory; ends where it is asked to stop."""
+    """Reads units, each beside the step of the one before, so that no stage holds all rows; ends when asked to."""
 
     def __init__(self, data: UnitData, indices: Sequence[int]) -> None:
         self.data, self.indices = data, indices
@@ -129,7 +140,11 @@ class UnitLoader:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[Unit]:
-        for index in self.indices:
-            if self.data.stopping.reason:  # the other devices finish their units and meet this one at the end
-                return
-            yield self.data.unit(index)
+        with ThreadPoolExecutor(1, "next unit") as thread:
+            ahead = [thread.submit(self.data.prepared, index) for index in self.indices[:1]]
+            for place in range(1, len(self) + 1):
+                if self.data.stopping.reason:  # the other devices finish their units and meet this one at the end
+                    return
+                unit = ahead.pop().result()
+                ahead += [thread.submit(self.data.prepared, index) for index in self.indices[place : place + 1]]
+                yield unit

@@ -140,7 +140,7 @@ def implicit_rewards(
         batch_tokens: tokens of one forward, over all policies.
     """
     template = template_of(base_model, prompt_template)
-    rows = [template.encode(*pair) for pair in zip(raw_prompts, responses, strict=True)]
+    rows = template.encode_all(list(zip(raw_prompts, responses, strict=True)))
     policies = _policies(base_model, adapters, soup_weights)
     logps, references = policy_logps(stack_policies(policies, "float32"), len(policies), rows, batch_tokens)
     rewards = divergence_of(f_type).reward(logps - references, beta)

@@ -61,7 +61,7 @@ class Measure(PredictionModule):
         texts = [TextRow(row["prompt"], row["text"]) for row in samples]
         columns = self.panel.score(texts)
         if self.policy_set is not None:
-            rows = [self.template.encode(text.prompt, text.response) for text in texts]
+            rows = self.template.encode_all([(text.prompt, text.response) for text in texts])
             implicit = implicit_rewards(
                 self.policy_set,
                 len(self.recipe.objectives),

@@ -110,6 +110,9 @@ class PredictionModule(LightningModule):
         """Return the unit as it is: it holds text."""
         return batch
 
+    def prepare(self, unit: Unit) -> Any:
+        """Return what the CPU makes of a unit ahead of its step; nothing here."""
+
     def advance(self, rows: int, tokens: int) -> None:
         """Count rows and tokens as done, where progress is shown."""
         if self.progress is not None:

@@ -6,6 +6,7 @@ from typing import Any
 from sipo_pl.artifacts import read_jsonl
 from sipo_pl.data.kept import previous_filter, previous_kept
 from sipo_pl.data.rows import text_id
+from sipo_pl.data.templates import Encoded
 from sipo_pl.data.unit_data import Unit
 from sipo_pl.errors import UsageError, UserError
 from sipo_pl.modules.prediction import Policies, PredictionModule
@@ -95,9 +96,13 @@ class Score(PredictionModule):
     def expected_ids(self, unit: Unit) -> list[str]:
         return list(self._texts(unit))
 
+    def prepare(self, unit: Unit) -> tuple[dict[str, tuple[dict[str, Any], str]], list[Encoded]]:
+        """Return the unit's texts, see `_texts`, and their tokens."""
+        texts = self._texts(unit)
+        return texts, self.template.encode_all([(sample["prompt"], text) for sample, text in texts.values()])
+
     def predict_step(self, batch: Unit, batch_idx: int) -> list[dict[str, Any]]:
-        texts = self._texts(batch)
-        rows = [self.template.encode(sample["prompt"], text) for sample, text in texts.values()]
+        texts, rows = batch.prepared
         assert self.policy_set is not None
         rewards = implicit_rewards(
             self.policy_set,

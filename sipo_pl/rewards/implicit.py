@@ -57,18 +57,20 @@ def policy_logps(
     references = [policy_set.places[policy].reference for policy in range(policies)]
     groups = [*range(policies), *sorted(set(references))]
     logps = torch.empty(len(groups), len(rows))
-    done: set[int] = set()
+    found: list[tuple[list[int], Tensor]] = []  # left on the device, which goes on while the next forward is packed
 
     with policy_set.active(groups) as forward:
 
         def score(tokens: int) -> None:
+            done = {index for indices, _ in found for index in indices}
             missing = [index for index in range(len(rows)) if index not in done]
             for chosen in forwards_of([(rows[index],) for index in missing], tokens // len(groups)):
                 indices = [missing[index] for index in chosen]
                 batch = [rows[index] for index in indices]
-                logps[:, indices] = shared_prompt_logps(forward, batch).cpu()
-                done.update(indices)
+                found.append((indices, shared_prompt_logps(forward, batch)))
                 on_rows(len(batch), sum(len(row.input_ids) for row in batch) * len(groups))
 
         policy_set.room.run("model.batch_tokens", batch_tokens, score)
+    for indices, part in found:
+        logps[:, indices] = part.cpu()
     return logps[:policies], logps[[groups.index(reference) for reference in references]]

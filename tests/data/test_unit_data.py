@@ -18,6 +18,9 @@ class Stage:
     def __init__(self, prompts: Path | None = None, sources: Sequence[str] = ()) -> None:
         self.prompts, self.sources = prompts, sources
 
+    def prepare(self, unit: Unit) -> int:
+        return -unit.index
+
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
@@ -93,7 +96,7 @@ def test_written_units_are_not_made_again(recipe: Recipe, prompts: Path, tmp_pat
 def test_devices_share_the_missing_units(recipe: Recipe, prompts: Path, tmp_path: Path) -> None:
     data = UnitData(recipe, unit_prompts=2)
     data.plan(tmp_path / "sample", Stage(prompts))
-    assert [unit.index for unit in UnitLoader(data, [0, 2, 3])] == [0, 2, 3]
+    assert [(unit.index, unit.prepared) for unit in UnitLoader(data, [0, 2, 3])] == [(0, 0), (2, -2), (3, -3)]
 
 
 def test_units_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
