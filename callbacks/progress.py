@@ -1,5 +1,6 @@
 """Progress of fits, by optimizer step, and of predictions, by row."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -44,23 +45,23 @@ class PredictProgress(Callback):
 
     Args:
         label: the stage
-        total: rows of the stage
+        rows: of each unit of the stage
         done: rows that are already written
     """
 
-    def __init__(self, label: str, total: int, done: int) -> None:
-        self.label, self.total, self.done = label, total, done
+    def __init__(self, label: str, rows: Sequence[int], done: int) -> None:
+        self.label, self.rows, self.done = label, rows, done
         self.progress: Progress | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and isinstance(pl_module, PredictionModule):
+            label, total, done = self.label, sum(self.rows), self.done
             if trainer.world_size > 1:  # only its own rows can be counted
                 loader = trainer.predict_dataloaders
                 assert isinstance(loader, UnitLoader)
-                self.label = f"{self.label} (device 1 of {trainer.world_size})"
-                self.total = sum(len(pl_module.expected_ids(loader.data.unit(index))) for index in loader.indices)
-                self.done = 0
-            self.progress = Progress(self.label, self.total, "rows", self.done).__enter__()
+                label = f"{label} (device 1 of {trainer.world_size})"
+                total, done = sum(self.rows[index] for index in loader.indices), 0
+            self.progress = Progress(label, total, "rows", done).__enter__()
             pl_module.progress = self.progress
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

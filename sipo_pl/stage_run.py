@@ -199,7 +199,7 @@ class StageRun:
             self._read_unit(index)  # else a torn one would be found after hours
         written = sum(rows for rows, is_done in zip(expected, done, strict=True) if is_done)
         log.info("%s: %d rows in %d units, %d rows already written", self.stage, sum(expected), len(done), written)
-        return [PredictProgress(self.stage, sum(expected), written), *always]
+        return [PredictProgress(self.stage, expected, written), *always]
 
     def predict(self, trainer: Trainer, **arguments: Any) -> None:
         """Predict the units that are missing, check every id, and mark the stage complete."""
