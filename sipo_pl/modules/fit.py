@@ -46,6 +46,8 @@ class Fit(LightningModule):
         self.recipe, self.optimizer, self.warmup = recipe, optimizer, warmup
         self.restart_from: Path | None = None  # a checkpoint whose optimizer's state is not to be taken over
         self._sums: dict[str, Tensor] = {}  # of an evaluation, over the batches of this device
+        self._step_sums: dict[str, Tensor] = {}  # of an optimizer step likewise
+        self._summed_step = -1
 
     @property
     def base_model(self) -> str:
@@ -134,7 +136,7 @@ class Fit(LightningModule):
         return divided / total
 
     def log_means(self, sums: Mapping[str, Tensor], count: int, batch: FitBatch, prefix: str) -> None:
-        """Log means over all devices: of a training micro-batch now, of an evaluation when all its batches are done.
+        """Log means over all devices: of an optimizer step so far now, of an evaluation when all its batches are done.
 
         Args:
             sums: name -> sum over what the mean is of, a scalar.
@@ -147,9 +149,12 @@ class Fit(LightningModule):
         if batch.spare:
             found = {name: torch.zeros_like(value) for name, value in found.items()}
         if prefix:
-            self._sums = {name: self._sums.get(name, 0.0) + value for name, value in found.items()}
-        else:
-            self._log_over_devices(found, prefix)
+            self._sums = _added(self._sums, found)
+            return
+        if self.trainer.global_step != self._summed_step:
+            self._summed_step, self._step_sums = self.trainer.global_step, {}
+        self._step_sums = _added(self._step_sums, found)  # the trainer keeps what the last micro-batch logs
+        self._log_over_devices(self._step_sums, prefix)
 
     def _log_over_devices(self, sums: dict[str, Tensor], prefix: str) -> None:
         reduced = self.trainer.strategy.reduce(torch.stack(list(sums.values())), reduce_op="sum")
@@ -172,3 +177,7 @@ class Fit(LightningModule):
     @abstractmethod
     def write(self, folder: Path) -> list[Path]:
         """Write what the fit made into its stage's folder; return the files and folders."""
+
+
+def _added(sums: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: sums.get(name, 0.0) + value for name, value in more.items()}

@@ -1,9 +1,11 @@
+import csv
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from tiny import make_tiny_adapter, make_tiny_model, opposed_pairs
 from torch import Tensor
 
@@ -73,11 +75,10 @@ def fit(module: PreferenceModule, data: PreferenceData, folder: Path, *callbacks
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
-        accumulate_grad_batches=2,
         num_sanity_val_steps=0,
         default_root_dir=folder,
         callbacks=list(callbacks),
-        **{"max_epochs": 2, **quiet, **settings},
+        **{"max_epochs": 2, "accumulate_grad_batches": 2, **quiet, **settings},
     )
     trainer.fit(module, datamodule=data)
     return trainer
@@ -145,6 +146,23 @@ def test_every_steps_gradient_is_that_of_the_mean_over_its_pairs(
         assert sorted(name for window in epoch for name in window) == names  # every epoch trains on every pair
     assert min(check.largest) > 100 * ABSOLUTE_TOLERANCE  # so that the comparison says something
     assert {"val/loss", "val/rewards/margins", "val/logps/chosen"} <= set(trainer.callback_metrics)
+
+
+def test_what_is_logged_of_a_step_is_the_mean_over_its_pairs(recipe: Recipe, tmp_path: Path) -> None:
+    curves = []
+    for size, accumulate in ((4, 1), (2, 2), (1, 4)):  # steps of four pairs and of three
+        module = make(recipe, DPOAlignment)[0]
+        data = PreferenceData(recipe, "a", "prepare", micro_batch_size=size, eval_batch_size=2)
+        logger = CSVLogger(tmp_path, f"{size}", "")
+        fit(module, data, tmp_path, logger=logger, accumulate_grad_batches=accumulate, log_every_n_steps=1)
+        logger.save()
+        with (tmp_path / f"{size}" / "metrics.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if row["loss"]]
+        curves.append([float(row[name]) for row in rows for name in ("loss", "rewards/margins", "logps/chosen")])
+    assert len(curves[0]) == 4 * 3
+    assert max(curves[0][::3]) - min(curves[0][::3]) > 1e-3  # so that the comparison says something
+    assert curves[1] == pytest.approx(curves[0], rel=1e-5, abs=1e-5)
+    assert curves[2] == pytest.approx(curves[0], rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize(("budget", "checkpointing"), [(60, False), (10_000, True)])
