@@ -124,7 +124,7 @@ class Recipe:
         methods: methods to be compared on the recipe's data, see `methods.METHODS`; SIPO alone where empty
         align: whether the objectives are aligned, and re-aligned, one by one or together in one pass; same results
         compile: on a GPU, compile the layers that decode, score and train: slower to start, then up to a third faster
-        quantize: 4bit keeps the base model's linear weights in four bits (QLoRA), on an NVIDIA GPU with bitsandbytes
+        quantize: 4bit keeps the base model's linear weights in four bits (QLoRA), with bitsandbytes
         device_map: where the base model's layers go in predictions, for one that is too large for a device: auto is
             over all that are visible, a mapping is of modules to devices, as transformers has it
         reproducible: true stops a prediction whose GPU has too little memory, false lets it go on with less at once,

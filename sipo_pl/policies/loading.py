@@ -19,7 +19,7 @@ from sipo_pl.policies.checkpoint_files import refuse_pickles
 from sipo_pl.policies.divided import is_divided
 from sipo_pl.policies.grouped import check_paths
 from sipo_pl.policies.logprobs import check_logits
-from sipo_pl.policies.quantized import check_four_bits, four_bits
+from sipo_pl.policies.quantized import check_four_bits, four_bits, keep_differentiable
 
 log = logging.getLogger("sipo_pl")
 
@@ -69,11 +69,11 @@ def load_base(
     Args:
         base_model: folder, hub name or package.
         dtype: of its weights, and of products with quantized ones.
-        quantize: keep linear weights in four bits; on a GPU.
+        quantize: keep linear weights in four bits.
         device_map: where its layers go, as transformers has it; on the CPU, to be moved, where not given.
 
     Raises:
-        UsageError: weights in four bits, and no GPU or no library for them.
+        UsageError: weights in four bits, and no library for them.
         UserError: if it cannot be loaded, weights being read as safetensors only; a family whose logits are scaled in
             an unknown way, or whose attention is not transformers' interface.
     """
@@ -81,7 +81,8 @@ def load_base(
     if quantize:
         check_four_bits()
         options["quantization_config"] = four_bits(options["dtype"])
-        device_map = device_map or {"": torch.cuda.current_device()}  # they are made on the GPU
+        # they are made where they will be
+        device_map = device_map or {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     name = resolve_base_model(base_model)
     refuse_pickles(Path(name))
     try:
@@ -91,6 +92,7 @@ def load_base(
     model.generation_config = GenerationConfig()
     model.requires_grad_(False)
     model.eval()
+    keep_differentiable(model)
     if not is_divided(model.parameters()):  # as they are read
         check_logits(model)
         check_paths(model)

@@ -4,6 +4,7 @@ import importlib.util
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from sipo_pl.errors import UsageError
 
@@ -12,14 +13,26 @@ LIBRARY = "bitsandbytes"
 
 def check_four_bits() -> None:
     """Raise UsageError unless weights in four bits can be used here; no weight is read."""
-    if not torch.cuda.is_available():
-        raise UsageError("recipe.quantize: 4bit needs an NVIDIA GPU, and none is to be seen here")
     if importlib.util.find_spec(LIBRARY) is None:
-        raise UsageError(f"recipe.quantize: 4bit needs {LIBRARY}, which is not installed: pip install {LIBRARY}")
+        raise UsageError(
+            f"recipe.quantize: 4bit needs {LIBRARY}, which is not installed: pip install 'sipo_pl[quantize]'"
+        )
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     if is_deepspeed_zero3_enabled():
         raise UsageError("recipe.quantize: 4bit weights cannot be divided by ZeRO-3; strategies/deepspeed_zero2.yaml")
+
+
+def keep_differentiable(model: PreTrainedModel) -> None:
+    """Keep four-bit layers in the form through which gradients flow.
+
+    On a CPU a layer in eval mode would bring its weights into one for inference alone, with the first forward without
+    gradients, and a fit would then train on gradients that lack what comes through frozen layers.
+    """
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def four_bits(dtype: torch.dtype) -> Any:

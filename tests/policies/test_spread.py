@@ -53,13 +53,6 @@ def test_layers_on_another_device_see_the_same_keys() -> None:
     assert path.on(numbers.device) is path
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="four bits may be had here")
-def test_four_bits_are_refused_before_a_weight_is_read(aligned_folder: Path, command: Command) -> None:
-    said = command("fit", "--config", aligned_folder / "align.yaml", "--objective", "kind", "--recipe.quantize", "4bit")
-    assert said.code == 2
-    assert said.err == "sipo_pl fit: recipe.quantize: 4bit needs an NVIDIA GPU, and none is to be seen here\n"
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
