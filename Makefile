@@ -11,7 +11,8 @@ LOAD_ARGS ?=
 PYTEST_PROCESSES ?= 2
 
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+# compiled once, which every process would else do anew where PYTHONDONTWRITEBYTECODE is set
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 
 ifdef PIP_FIND_LINKS
 empty :=

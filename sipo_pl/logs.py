@@ -17,6 +17,7 @@ def set_up() -> None:
     log = logging.getLogger("sipo_pl")
     if log.handlers:
         return
+    quiet_imports()
     log.setLevel(logging.DEBUG)
     log.propagate = False
     console = logging.StreamHandler(sys.stderr)
@@ -33,7 +34,7 @@ def set_up() -> None:
 
 def quiet_libraries() -> None:
     """Keep the libraries' adverts and loading bars away. Call after their import, which sets their levels."""
-    quiet_deepspeed()
+    quiet_imports()
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for module in ("lightning", "torch.jit", "torch.distributed", "jsonargparse"):
@@ -45,9 +46,10 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def quiet_deepspeed() -> None:
-    """Keep DeepSpeed's warnings away, whenever it is imported; a filter outlasts the level that it sets then."""
-    logging.getLogger("DeepSpeed").addFilter(_is_error)
+def quiet_imports() -> None:
+    """Keep away what libraries say as they are imported, whenever that is."""
+    logging.getLogger("DeepSpeed").addFilter(_is_error)  # which outlasts the level that it sets then
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _is_error(record: logging.LogRecord) -> bool:

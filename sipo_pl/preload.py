@@ -10,7 +10,7 @@ die_with_parent()  # by itself it would notice too, and then tidy up for seconds
 
 # a signal to all processes of a run is for the run and its stage; without this one, the stage would die too
 signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-logs.quiet_deepspeed()
+logs.quiet_imports()
 
 import sipo_pl.modules.dpo  # noqa: E402
 import sipo_pl.modules.measure  # noqa: E402
