@@ -72,6 +72,7 @@ def divide(splits: Splits, lengths: Lengths, recipe: Recipe) -> None:
 def _filter_lengths(splits: Splits, lengths: Lengths, max_length: int) -> None:
     start = time.perf_counter()
     for split in splits.pairs:
+        lengths.read(split.rows)
         split.keep([row for row in split.rows if lengths.fits(row, max_length)], f"pairs over {max_length} tokens")
     with_room = [row for row in splits.test.rows if lengths.prompt(row) < max_length]
     splits.test.keep(with_room, f"prompts without room for a response in {max_length} tokens")

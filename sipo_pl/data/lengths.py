@@ -42,6 +42,17 @@ class Lengths:
         self._prompts: dict[str, int] = {}
         self._texts: dict[tuple[str, str], Length] = {}
 
+    def read(self, rows: Sequence[PairRow]) -> None:
+        """Tokenise the texts of many rows at once, so that they are known when they are asked for."""
+        new = {
+            (row["prompt_id"], response): (row["prompt"], response)
+            for row in rows
+            for response in (row["response_0"], row["response_1"])
+            if (row["prompt_id"], response) not in self._texts
+        }
+        for key, encoded in zip(new, self._template.encode_all(list(new.values())), strict=True):
+            self._texts[key] = Length(encoded.prompt_length, encoded.response_length)
+
     def prompt(self, row: PromptRow | PairRow) -> int:
         """Return the tokens of the row's rendered prompt."""
         name = row["prompt_id"]

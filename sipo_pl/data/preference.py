@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sipo_pl.data.loader import RowKey, TrainingPair, row_key
 from sipo_pl.data.rows import KeptRow, PairRow, Prompt
@@ -38,7 +38,7 @@ def preference_pairs(
         The pairs, and how many rows were left out by reason: a tie, a conflict where all shall agree, longer than
         `max_length`, or all masked.
     """
-    pairs: list[TrainingPair] = []
+    asked: list[_Asked] = []
     dropped = Counter[str]()
     for row in rows:
         by_objective = row["preferred"]
@@ -52,10 +52,8 @@ def preference_pairs(
             continue
         responses = (row["response_0"], row["response_1"])
         signs = {name: _sign(index, preferred) for name, index in row["preferred"].items()}
-        texts = (responses[preferred], responses[1 - preferred])
-        pair = _encode(row["pair_id"], row["prompt"], texts, signs, template)
-        _keep(pair, max_length, common_prefix_mask, pairs, dropped)
-    return pairs, dropped
+        asked.append(_Asked(row["pair_id"], row["prompt"], responses[preferred], responses[1 - preferred], signs))
+    return _tokenized(asked, template, max_length, common_prefix_mask, dropped), dropped
 
 
 def _sign(index: int, chosen: int) -> int:
@@ -85,8 +83,7 @@ def realignment_pairs(
     Returns:
         The pairs, two or three a row, and how many were left out by reason.
     """
-    pairs: list[TrainingPair] = []
-    dropped = Counter[str]()
+    asked: list[_Asked] = []
     for row in rows:
         first = next(preferred for name in objectives if (preferred := row["preferred"][name]) != -1)
         signs = dict.fromkeys(row["preferred"], 1)  # kept, because every reward model prefers it
@@ -94,9 +91,9 @@ def realignment_pairs(
         if "previous" in row:
             rejected["previous"] = row["previous"]
         for name, text in rejected.items():
-            pair = _encode(f"{row['pair_id']}>{name}", row["prompt"], (row["kept"], text), signs, template)
-            _keep(pair, max_length, common_prefix_mask, pairs, dropped)
-    return pairs, dropped
+            asked.append(_Asked(f"{row['pair_id']}>{name}", row["prompt"], row["kept"], text, signs))
+    dropped = Counter[str]()
+    return _tokenized(asked, template, max_length, common_prefix_mask, dropped), dropped
 
 
 def mask_common_prefix(pair: TrainingPair) -> TrainingPair:
@@ -109,30 +106,38 @@ def mask_common_prefix(pair: TrainingPair) -> TrainingPair:
     return replace(pair, chosen=chosen, rejected=rejected)
 
 
-def _encode(
-    pair_id: str, prompt: Prompt, responses: tuple[str, str], signs: Mapping[str, int], template: PromptTemplate
-) -> TrainingPair:
-    chosen, rejected = (template.encode(prompt, response) for response in responses)
-    texts = tuple(TextRow(prompt, response) for response in responses)
-    return TrainingPair(pair_id, chosen, rejected, signs, texts)
+class _Asked(NamedTuple):
+    """A pair that is to be tokenised; fields as of `TrainingPair`."""
+
+    pair_id: str
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    signs: Mapping[str, int]
 
 
-def _keep(
-    pair: TrainingPair,
+def _tokenized(
+    asked: Sequence[_Asked],
+    template: PromptTemplate,
     max_length: int,
     common_prefix_mask: bool,
-    pairs: list[TrainingPair],
     dropped: Counter[str],
-) -> None:
-    """Add the pair, masked as asked, unless it is too long or nothing of it is left to learn from."""
-    if common_prefix_mask:
-        pair = mask_common_prefix(pair)
-    if max(len(row.input_ids) for row in pair.rows) > max_length:
-        dropped["longer than max_length"] += 1
-    elif min(row.response_length for row in pair.rows) == 0:
-        dropped["all masked"] += 1
-    else:
-        pairs.append(pair)
+) -> list[TrainingPair]:
+    """Return the pairs, masked as asked, without those that are too long or leave nothing to learn from."""
+    rows = template.encode_all([(one.prompt, text) for one in asked for text in (one.chosen, one.rejected)])
+    pairs = []
+    for one, chosen, rejected in zip(asked, rows[::2], rows[1::2], strict=True):
+        texts = (TextRow(one.prompt, one.chosen), TextRow(one.prompt, one.rejected))
+        pair = TrainingPair(one.pair_id, chosen, rejected, one.signs, texts)
+        if common_prefix_mask:
+            pair = mask_common_prefix(pair)
+        if max(len(row.input_ids) for row in pair.rows) > max_length:
+            dropped["longer than max_length"] += 1
+        elif min(row.response_length for row in pair.rows) == 0:
+            dropped["all masked"] += 1
+        else:
+            pairs.append(pair)
+    return pairs
 
 
 def unique_rows(pairs: Sequence[TrainingPair]) -> list[Encoded]:

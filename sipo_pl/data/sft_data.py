@@ -88,13 +88,12 @@ def sft_examples(
     Returns:
         The examples, and how many rows were left out by reason.
     """
+    given = list(rows)
+    taken = [row for row in given if responses == "both" or row["preferred_by"]]
+    dropped = Counter({"preferred by no objective": unwanted} if (unwanted := len(given) - len(taken)) else {})
     examples: list[SFTExample] = []
-    dropped = Counter[str]()
-    for row in rows:
-        if responses == "chosen" and not row["preferred_by"]:
-            dropped["preferred by no objective"] += 1
-            continue
-        tokens = template.encode(row["prompt"], row["response"])
+    encoded = template.encode_all([(row["prompt"], row["response"]) for row in taken])
+    for row, tokens in zip(taken, encoded, strict=True):
         if truncate:
             tokens = tokens._replace(input_ids=tokens.input_ids[:max_length])
         if len(tokens.input_ids) > max_length or tokens.response_length < 1:

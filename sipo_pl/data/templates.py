@@ -17,6 +17,7 @@ from sipo_pl.errors import UserError, nearest
 from sipo_pl.recipe import Template
 
 FIELD = "raw_prompt"
+AT_ONCE = 1024  # pairs of a prompt and a response whose texts are tokenised together, each distinct one once
 _ANSWER = "an answer"  # put into the chat template, to see what it writes behind
 _BEFORE = "a"
 
@@ -83,7 +84,11 @@ class PromptTemplate:
         return self.encode_all([(prompt, response)])[0]
 
     def encode_all(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Encoded]:
-        """Tokenise prompts and their responses, each distinct text once, which is quicker than one by one."""
+        """Tokenise prompts and their responses, many at once, which is quicker than one by one."""
+        parts = (pairs[start : start + AT_ONCE] for start in range(0, len(pairs), AT_ONCE))
+        return [row for part in parts for row in self._encode_part(part)]
+
+    def _encode_part(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Encoded]:
         prompts = {id(prompt): self.render(prompt) for prompt in {id(prompt): prompt for prompt, _ in pairs}.values()}
         texts = [(prompts[id(prompt)], prompts[id(prompt)] + response) for prompt, response in pairs]
         distinct = list(dict.fromkeys(text for both in texts for text in both))
@@ -135,8 +140,6 @@ class PromptTemplate:
         return str(rendered)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
         if self.template.kind == "plain":
             return self._texts_ids(texts)
         # a chat template writes its special tokens, BOS among them, into the text
