@@ -150,7 +150,8 @@ def _best_batches(
 @torch.inference_mode()
 def _step(args: argparse.Namespace, work: Work) -> dict[str, float]:
     """Time the prompts and a later step apart, and set the step against the bytes that it must read."""
-    device, requests, steps = work.setting.device, work.requests, max(1, args.tokens - 1)
+    device, steps = work.setting.device, max(1, args.tokens - 1)
+    requests = sorted(work.requests, key=lambda one: (-len(one.prompt_ids), one.prompt_ids))  # as `generate` has them
     zeros = torch.zeros(len(requests), device=device)
     with work.ours.active(range(len(work.factors))) as forward:
         made: list[FusedRows] = []
