@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
-from tiny_run import write_recipe
+from tiny_run import Command, write_recipe
 
 from benchmarks.launcher import Ranks
 from sipo_pl.artifacts import Manifest, file_hash
@@ -15,11 +16,12 @@ from sipo_pl.data.units import unit_files
 from sipo_pl.stopping import STOP_VARIABLE
 
 # six pairs in steps of four and two; plain SGD, whose steps show the size of a gradient, where Adam's do not
-FIT = [
-    *("--objective", "kind", "--trainer.accumulate_grad_batches", "4", "--trainer.max_epochs", "2"),
+STEPS = [
+    *("--trainer.accumulate_grad_batches", "4", "--trainer.max_epochs", "2"),
     *("--model.optimizer.class_path", "torch.optim.SGD", "--model.optimizer.init_args.lr", "50"),
     *("--saving.validations", "4"),
 ]
+FIT = ["--objective", "kind", *STEPS]
 AT_ONCE = {STOP_VARIABLE: "1"}  # a time long past: the command stops at its first border
 
 
@@ -65,6 +67,37 @@ def test_a_fit_is_the_same_on_any_number_of_devices_also_if_that_changes_on_the_
     for name, tensor in expected.items():
         assert (found[name] - tensor).abs().max() < 1e-5, name
     assert found_notes == pytest.approx(notes, abs=1e-5)
+
+
+def test_a_realignment_is_the_same_on_two_devices(folder: Path, finished_run: Path) -> None:
+    for run, devices in (("one", 1), ("many", 2)):
+        shutil.copytree(finished_run / "run", folder / run, ignore=shutil.ignore_patterns("realign*", "cache"))
+        words = ["fit", "--config", folder / "realign.yaml", *FIT, "--recipe.run_dir", folder / run]
+        ranks = Ranks(devices, words, folder / f"said-{run}")
+        assert ranks.wait() == [0] * devices, ranks.said
+    (expected, notes), (found, found_notes) = (made(folder / run / "realign-kind") for run in ("one", "many"))
+    aligned = load_file(finished_run / "run/align-kind/adapter/adapter_model.safetensors")
+    assert len(expected) == len(aligned)
+    assert max(tensor.abs().max() for name, tensor in expected.items() if "lora_B" in name) > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert found_notes == pytest.approx(notes, abs=1e-5)
+
+
+def test_supervised_fine_tuning_is_the_same_on_two_devices(
+    tmp_path: Path, talkative_model: Path, command: Command
+) -> None:
+    write_recipe(tmp_path, talkative_model, stages={"sft": True})
+    assert command("prepare", "--config", tmp_path / "prepare.yaml").code == 0
+    for run, devices in (("one", 1), ("many", 2)):
+        shutil.copytree(tmp_path / "run/prepare", tmp_path / run / "prepare")
+        slower = ("--model.optimizer.init_args.lr", "0.5")
+        words = ["fit", "--config", tmp_path / "sft.yaml", *STEPS, *slower, "--recipe.run_dir", tmp_path / run]
+        ranks = Ranks(devices, words, tmp_path / f"said-{run}")
+        assert ranks.wait() == [0] * devices, ranks.said
+    one, many = (load_file(tmp_path / run / "sft/model/model.safetensors") for run in ("one", "many"))
+    before = load_file(talkative_model / "model.safetensors")
+    assert max((tensor - before[name]).abs().max() for name, tensor in one.items()) > 0.01
+    torch.testing.assert_close(many, one, rtol=1e-5, atol=1e-5)
 
 
 def test_a_prediction_makes_the_same_rows_on_any_number_of_devices_also_on_more_than_there_are_units(
