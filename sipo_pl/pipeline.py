@@ -14,7 +14,7 @@ from sipo_pl import logs
 from sipo_pl.artifacts import Manifest, lock, read_json, write_json
 from sipo_pl.cli import DONE, RESUMABLE
 from sipo_pl.graph import build_graph, check_inputs, choose
-from sipo_pl.lanes import THREADS, lane_environments, next_pass, visible_gpus
+from sipo_pl.lanes import lane_environments, next_pass, visible_gpus
 from sipo_pl.overrides import Overrides, parse_recipe
 from sipo_pl.recipe import Recipe
 from sipo_pl.round_graph import Node, as_one, passes
@@ -78,7 +78,6 @@ def run(
         return 0
     run_dir = recipe.layout.run_dir
     lanes = lane_environments(side_by_side, visible_gpus() if side_by_side > 1 else [])
-    os.environ.update({key: value for key, value in lanes[0].items() if key == THREADS})  # before torch is imported
     with lock(run_dir):
         stopping = Stopping(run_dir)
         stopping.begin(stop_after)

@@ -62,7 +62,9 @@ class Lengths:
 
     def sides(self, row: PairRow) -> tuple[Length, Length]:
         """Return the lengths of the prompt with response 0 and with response 1."""
-        return self._side(row, row["response_0"]), self._side(row, row["response_1"])
+        self.read([row])
+        first, second = (self._texts[row["prompt_id"], row[name]] for name in ("response_0", "response_1"))
+        return first, second
 
     def fits(self, row: PairRow, max_length: int) -> bool:
         """Return whether the prompt fits with either response."""
@@ -83,13 +85,6 @@ class Lengths:
             "response": [length.response for length in texts.values()],
             "whole": [length.whole for length in texts.values()],
         }
-
-    def _side(self, row: PairRow, response: str) -> Length:
-        key = (row["prompt_id"], response)
-        if key not in self._texts:
-            encoded = self._template.encode(row["prompt"], response)
-            self._texts[key] = Length(encoded.prompt_length, encoded.response_length)
-        return self._texts[key]
 
 
 def loose_lengths(tokenizer: "PreTrainedTokenizerBase", row: PairRow) -> tuple[int, int]:

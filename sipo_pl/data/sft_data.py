@@ -90,7 +90,9 @@ def sft_examples(
     """
     given = list(rows)
     taken = [row for row in given if responses == "both" or row["preferred_by"]]
-    dropped = Counter({"preferred by no objective": unwanted} if (unwanted := len(given) - len(taken)) else {})
+    dropped = Counter[str]()
+    if len(taken) < len(given):
+        dropped["preferred by no objective"] = len(given) - len(taken)
     examples: list[SFTExample] = []
     encoded = template.encode_all([(row["prompt"], row["response"]) for row in taken])
     for row, tokens in zip(taken, encoded, strict=True):

@@ -89,8 +89,9 @@ class PromptTemplate:
         return [row for part in parts for row in self._encode_part(part)]
 
     def _encode_part(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Encoded]:
-        prompts = {id(prompt): self.render(prompt) for prompt in {id(prompt): prompt for prompt, _ in pairs}.values()}
-        texts = [(prompts[id(prompt)], prompts[id(prompt)] + response) for prompt, response in pairs]
+        prompts = {id(prompt): prompt for prompt, _ in pairs}
+        rendered = {key: self.render(prompt) for key, prompt in prompts.items()}
+        texts = [(rendered[id(prompt)], rendered[id(prompt)] + response) for prompt, response in pairs]
         distinct = list(dict.fromkeys(text for both in texts for text in both))
         ids = dict(zip(distinct, self._tokenize(distinct), strict=True))
         return [

@@ -92,7 +92,8 @@ def load_base(
     model.generation_config = GenerationConfig()
     model.requires_grad_(False)
     model.eval()
-    keep_differentiable(model)
+    if quantize:
+        keep_differentiable(model)
     if not is_divided(model.parameters()):  # as they are read
         check_logits(model)
         check_paths(model)
