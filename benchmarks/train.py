@@ -10,6 +10,7 @@ import argparse
 import gc
 import importlib.util
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -144,19 +145,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     ways[APART] = Way(partial(_ours, args, setting, pairs, size, [[0], [1]]), measured[size])
     ways[TOGETHER] = Way(partial(_ours, args, setting, pairs, size, [[0, 1]]), measured[size])
     ways |= _peers(args, setting, pairs)
+    ways = {name: way for name, way in ways.items() if name.startswith(tuple(args.only))}
     peaks = dict.fromkeys(ways, math.inf)  # least over the rounds: what the ways before leave behind only adds
 
     def seconds(name: str) -> float:
         print(f"{name} …", flush=True)
         gc.collect()
         forget_peak(setting.device)
+        start = time.perf_counter()
         try:
             taken = ways[name].seconds()
         except torch.OutOfMemoryError:
             print("out of memory: its row is left out", flush=True)
             return math.inf
         peaks[name] = min(peaks[name], peak(setting.device) / 2**20)
-        print(f"{1 / taken:.4g} pairs/s, peak {peaks[name]:,.0f} MiB", flush=True)
+        whole = time.perf_counter() - start
+        print(f"{1 / taken:.4g} pairs/s, peak {peaks[name]:,.0f} MiB, {whole:.0f} s with its start", flush=True)
         return taken
 
     measures = {name: partial(seconds, name) for name in ways}
@@ -180,10 +184,11 @@ def _compare(found: Sequence[dict[str, Any]]) -> None:
     trl = max((value for name, value in speed.items() if name.startswith("TRL")), default=None)
     for one in found:
         if one["way"].startswith(OURS):
-            one["x released"] = one["pairs/s"] / speed[RELEASED]
+            if RELEASED in speed:
+                one["x released"] = one["pairs/s"] / speed[RELEASED]
             if trl:
                 one["x TRL"] = one["pairs/s"] / trl
-        if one["way"] == TOGETHER:
+        if one["way"] == TOGETHER and APART in speed:
             one["x one by one"] = one["pairs/s"] / speed[APART]
 
 
@@ -256,6 +261,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--prompt_tokens", type=int, nargs=2, default=[60, 60], help="least and most of random prompts")
     add("--response_tokens", type=int, nargs=2, default=[126, 206], help="least and most of random responses")
     add("--loss", choices=sorted(LOSSES), default="dpo", help="dpo_nll adds the NLL term of re-alignment")
+    add("--only", nargs="+", default=[""], help="ways to run, by how their names begin; all where not given")
     add("--step_pairs", type=int, nargs="+", default=[2], help="pairs of an optimizer step of ours")
     add("--batch_tokens", type=int, help="tokens of a forward of ours; as suits the device where not given")
     add("--trl_batches", type=int, nargs="+", default=[1, 2, 4], help="batch sizes that TRL is swept over")

@@ -31,7 +31,7 @@ class StillGuard(Callback):
         assert isinstance(pl_module, LoRAFit)
         if self._moved or not self._steps:
             return
-        with gathered(pl_module.parameters()):
+        with gathered(pl_module.stack.trained):  # not of the base, whose weights may fit no device
             self._moved = pl_module.stack.moved
         if not self._moved and self._lr == 0 and self._had_a_rate(pl_module):
             raise UserError(

@@ -123,7 +123,8 @@ class Recipe:
         round: the round that a stage's command is of
         methods: methods to be compared on the recipe's data, see `methods.METHODS`; SIPO alone where empty
         align: whether the objectives are aligned, and re-aligned, one by one or together in one pass; same results
-        compile: on a GPU, compile the layers that decode, score and train: slower to start, then up to a third faster
+        compile: on a GPU, compile the layers that decode, score and train: slower to start, then up to a third faster,
+            and twice as fast in short steps of fits
         quantize: 4bit keeps the base model's linear weights in four bits (QLoRA), with bitsandbytes
         device_map: where the base model's layers go in predictions, for one that is too large for a device: auto is
             over all that are visible, a mapping is of modules to devices, as transformers has it

@@ -39,8 +39,9 @@ class StageProcess:
         if sys.platform == "linux" and _single_device(words):
             self._forked = _fork(_child, list(words), variables)
             return
-        command = [sys.executable, "-m", "sipo_pl", *words]
-        self._started = subprocess.Popen(command, env=variables, start_new_session=True, preexec_fn=die_with_parent)
+        self._started = subprocess.Popen(
+            _command(words), env=variables, start_new_session=True, preexec_fn=die_with_parent
+        )
 
     def send(self, number: int) -> None:
         """Send a signal that asks it to stop."""
@@ -77,6 +78,11 @@ def setting_of(words: Sequence[str], key: str) -> Any:
     return dict(itertools.pairwise(words)).get(f"--trainer.{key}", trainer.get(key))
 
 
+def _command(words: Sequence[str]) -> list[str]:
+    """Return what starts a stage's command afresh."""
+    return [sys.executable, "-m", "sipo_pl", *words]
+
+
 def _single_device(words: Sequence[str]) -> bool:
     """Return whether a stage surely runs in one process; with several devices it must be able to start itself."""
     if words[0] not in cli.TRAINER_COMMANDS:
@@ -93,7 +99,12 @@ def _fork(target: Callable[[Any, dict[str, str]], None], words: list[Any], envir
 
 
 def _child(words: list[str], environment: dict[str, str]) -> None:
+    import torch
+
     _settle(environment)
+    if words[0] in cli.TRAINER_COMMANDS and torch.cuda._is_in_bad_fork():
+        # a library asked for the GPU as it was imported, which no process that is forked afterwards can then use
+        os.execv(sys.executable, _command(words))
     sys.argv = ["sipo_pl", *words]
     sys.exit(cli.main())
 

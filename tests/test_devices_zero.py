@@ -1,5 +1,6 @@
 """Fits under DeepSpeed's ZeRO, which end as on one device: CPU processes over gloo."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -78,12 +79,16 @@ def test_an_alignment_under_zero_3_starts_at_its_reference_resumes_and_ends_as_o
         torch.testing.assert_close(theirs(input_ids=ids).logits, stack.model(input_ids=ids).logits)
 
 
-def test_a_re_alignment_under_zero_3_with_offload_and_checkpointing_ends_as_on_one_device(
+def test_a_re_alignment_under_zero_3_with_offload_and_checkpointing_ends_as_on_one_device_and_is_never_whole(
     folder: Path, command: Command
 ) -> None:
     assert command(*words(folder, "one", "realign")).code == 0
-    codes, said = fit(folder, "realign", 3, "--model.forwards.checkpointing", "true", offload=True)
+    settings = ["--model.forwards.checkpointing", "true", "--trainer.callbacks+=cpu_zero.SaysGathered"]
+    codes, said = fit(folder, "realign", 3, *settings, offload=True)
     assert codes == [0, 0], said
+    counts = [(int(most), int(whole)) for most, whole in re.findall(r"at once: (\d+) of (\d+) frozen", said)]
+    assert len(counts) == 2
+    assert all(0 < most < whole / 3 for most, whole in counts), counts
     check_equal(folder, "realign-kind")
 
 

@@ -57,15 +57,16 @@ def test_a_child_dies_with_its_parent(words: list[str]) -> None:
         child = int((said - {"ready"}).pop())
         parent.kill()
     end = time.monotonic() + 10
-    while time.monotonic() < end and _lives(child):
+    while time.monotonic() < end and lives(child):
         time.sleep(0.01)
-    alive = _lives(child)
+    alive = lives(child)
     if alive:
         os.kill(child, signal.SIGKILL)
     assert not alive
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
+    """Return whether a process is there and no zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

@@ -108,15 +108,20 @@ def _fit(stage: str, config: Mapping[str, Any], setting: Setting, devices: int) 
         checks = (rows + validation * (1 + validations)) * row_tokens  # the reference once, and validations
     tokens = rows * row_tokens
     forwards = rows * epochs / micro
-    seconds = (
-        4 * size.linear * tokens * epochs / rates.training
-        + forwards * rates.forward_seconds * size.layers / MEASURED_LAYERS
-        + 2 * size.linear * checks / rates.scoring
-    )
     lora = config.get("model", {}).get("lora", {})
     targets = lora.get("targets", ["q_proj", "k_proj", "v_proj", "o_proj"])
     trained = size.adapter(lora.get("r", 64), targets)
     strategy = str(value(config, "trainer.strategy", ""))
+    replayed = (
+        value(config, "model.forwards.graphs", True)
+        and not value(config, "model.forwards.checkpointing", False)
+        and not (lora.get("dropout") or setting.quantized or stage == "raco" or "stage_3" in strategy)
+    )
+    forward = 4 * size.linear * micro * row_tokens / rates.training
+    forward += rates.forward_seconds * size.layers / MEASURED_LAYERS
+    if not replayed:
+        forward = max(forward, rates.launch_seconds * size.layers / MEASURED_LAYERS)
+    seconds = forwards * forward + 2 * size.linear * checks / rates.scoring
     parts = devices if "stage_3" in strategy else 1
     states = TRAINED_BYTES / (devices if "deepspeed" in strategy else 1)
     at_once = min(STEP_TOKENS, micro * row_tokens)

@@ -60,13 +60,12 @@ class Forwards:
         batch_tokens: tokens of one forward, a shared prompt counted once; a micro-batch with more takes
             several; as suits the device where not given
         checkpointing: compute each layer again in the backward pass instead of keeping its states, to save memory
-        graphs: on a GPU, replay short forwards as CUDA graphs, so that their kernels are launched at once; new, and
-            not yet tried on many models
+        graphs: on a GPU, replay short forwards as CUDA graphs, so that their kernels are launched at once
     """
 
     batch_tokens: PositiveInt | None = None
     checkpointing: bool = False
-    graphs: bool = False
+    graphs: bool = True
 
 
 class Company(Protocol):
@@ -138,9 +137,8 @@ class LoRAFit(Fit):
 
     @cached_property
     def _logps(self) -> AdapterLogps:
-        # the states of a replayed forward last for one backward pass, and for one fit
-        alone = self.company is None and self.backwards_per_batch == 1
-        return AdapterLogps(self.stack, self.forwards.graphs and alone)
+        # the states of a replayed forward last for one backward pass
+        return AdapterLogps(self.stack, self.forwards.graphs and self.backwards_per_batch == 1)
 
     def budget(self) -> int | None:
         """Return the tokens of one forward; None where all of a micro-batch must be in one."""
@@ -160,12 +158,18 @@ class LoRAFit(Fit):
                 )
 
     def sum_of(self, forwards: Sequence[Forward]) -> Tensor:
+        """Return the sum of the losses of several forwards, computed with those of the fits that train together."""
+        return self.company.sum_of(self, forwards) if self.company else self.own_sum(forwards)
+
+    def own_sum(self, forwards: Sequence[Forward]) -> Tensor:
         """Return the sum of the losses of several forwards, each differentiated before the next one begins."""
-        if self.company:
-            return self.company.sum_of(self, forwards)
         losses = [partial(self._loss, one) for one in forwards]
         # to touch divided ranks outside of their layers would gather them, at times and not at others
         return summed_over(losses, [] if self.is_sharded else self.stack.trained)
+
+    def replays(self, forwards: Sequence[Forward]) -> bool:
+        """Return whether each of several forwards is to be replayed as a CUDA graph."""
+        return all(self._logps.replays(packed_length(one.rows), self.device) for one in forwards)
 
     def _loss(self, forward: Forward) -> Tensor:
         return forward.loss(self.packed_logps(forward.rows))

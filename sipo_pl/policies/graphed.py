@@ -56,7 +56,7 @@ class AdapterLogps:
     def __call__(self, rows: Sequence[Encoded], device: torch.device) -> Tensor:
         """Return log pi(response | prompt) of rows, (rows,), float32, on a device, in one forward."""
         packed = pack([rows])
-        if self._is_short(packed, device):
+        if self.replays(packed.layout.length, device):
             inputs = padded(packed)
             numbers = _numbers_of(inputs)
             pair = self._pair(size_of(inputs), numbers)
@@ -66,8 +66,8 @@ class AdapterLogps:
         with attend_along(self.stack.model, NAME):
             return packed_logps(self.stack.model, packed.to(device))[0]
 
-    def _is_short(self, packed: Packed, device: torch.device) -> bool:
-        """Return whether a forward is to be replayed."""
+    def replays(self, tokens: int, device: torch.device) -> bool:
+        """Return whether a forward of so many tokens, packed, is to be replayed."""
         if not self.graphs or device.type != "cuda" or not torch.is_grad_enabled() or torch.is_autocast_enabled("cuda"):
             return False
         if is_divided(self.stack.model.parameters()):  # and to touch divided ranks here would gather them
@@ -76,7 +76,7 @@ class AdapterLogps:
         if places != self._places:  # at first, and where the model was moved
             self._places = places
             self._prepare()
-        return packed.layout.length <= self._most_tokens
+        return tokens <= self._most_tokens
 
     def _prepare(self) -> None:
         """Look at the model, and make what all graphs share."""

@@ -36,7 +36,7 @@ class LoRALinear(nn.Module):
         self.register_buffer("frozen_B", None, persistent=False)
         self.lora_A: nn.Parameter | None = None
         self.lora_B: nn.Parameter | None = None
-        self.joined: list[tuple[LoRALinear, int]] = []  # whose adapters, and how many tokens each
+        self.joined: list[tuple[LoRALinear, Tensor]] = []  # whose adapters, and as many rows as each has tokens
         self.scale, self.dropout = 1.0, 0.0
         self.trained_on = True
         self.active: tuple[Tensor, Tensor] | None = None  # the frozen adapters in use, where they are not all
@@ -46,7 +46,7 @@ class LoRALinear(nn.Module):
         y = self.base(x)
         if not self.joined:
             return self.add(x, y)
-        lengths = [length for _, length in self.joined]
+        lengths = [len(rows) for _, rows in self.joined]
         parts = zip(self.joined, x.split(lengths, dim=1), y.split(lengths, dim=1), strict=True)
         return torch.cat([layer.add(part, base) for (layer, _), part, base in parts], dim=1)
 
@@ -188,9 +188,10 @@ class LoRAStack:
             stacks: over the same layers of twins of one base.
             lengths: tokens of each.
         """
-        several = list(zip(stacks, lengths, strict=True)) if len(stacks) > 1 else []
+        # sizes of tensors, as compiled layers would be compiled anew for each number
+        several = [(stack, torch.empty(length, 0)) for stack, length in zip(stacks, lengths, strict=True)]
         for name, layer in self.layers.items():
-            layer.joined = [(stack.layers[name], length) for stack, length in several]
+            layer.joined = [(stack.layers[name], rows) for stack, rows in several] if len(several) > 1 else []
         try:
             yield
         finally:

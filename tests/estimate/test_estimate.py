@@ -46,9 +46,19 @@ def test_the_size_of_llama_2_7b() -> None:
     assert size.parameters - grouped.parameters == 32 * 2 * 4096 * 3072 + 32000 * 4096
 
 
-@pytest.mark.parametrize(("pairs_a_step", "pairs_a_second", "gib"), [(2, 15.5, 16.4), (16, 42.7, 33.8)])
-def test_an_alignment_takes_what_was_measured(pairs_a_step: int, pairs_a_second: float, gib: float) -> None:
-    config = {"data": {"micro_batch_size": pairs_a_step}, "trainer": {"max_epochs": 1}, "saving": {"validations": 0}}
+@pytest.mark.parametrize(
+    ("pairs_a_step", "graphs", "pairs_a_second", "gib"),
+    [(2, True, 36.9, 16.9), (8, True, 45.1, 24.6), (18, True, 47.0, 36.8), (2, False, 13.2, 16.5)],
+)
+def test_an_alignment_takes_what_was_measured(
+    pairs_a_step: int, graphs: bool, pairs_a_second: float, gib: float
+) -> None:
+    config = {
+        "model": {"forwards": {"graphs": graphs}},
+        "data": {"micro_batch_size": pairs_a_step},
+        "trainer": {"max_epochs": 1},
+        "saving": {"validations": 0},
+    }
     found = cost_of("align", config, setting())
     assert found is not None
     reference = 2 * ModelSize.of(LLAMA).linear * 1000 * 452 / 5.5e14
