@@ -267,7 +267,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--trl_batches", type=int, nargs="+", default=[1, 2, 4], help="batch sizes that TRL is swept over")
     add("--released_pairs", type=int, default=3, help="pairs that the released way is measured on")
     add("--compile", action="store_true", help="compile the layers of ours")
-    add("--graphs", action="store_true", help="replay short forwards of one adapter of ours as CUDA graphs")
+    as_graphs = "replay short forwards of one adapter of ours as CUDA graphs"
+    add("--graphs", action=argparse.BooleanOptionalAction, default=True, help=as_graphs)
     options.add_targets(
         parser, released="x released", trl="x TRL", together="x one by one", matmul="share of the matmul rate"
     )

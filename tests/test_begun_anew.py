@@ -45,7 +45,7 @@ def test_a_stage_that_begins_anew_ends_with_its_run_and_makes_the_same(
     assert lives(stage)
     process.kill()
     process.wait()
-    wait_until(run_again := run(), lambda: not lives(stage), seconds=10)
+    wait_until(run_again := run(), lambda: not lives(stage), seconds=3)
     assert run_again.wait() == 0, said.read_text()
     assert said.read_text().count("anew:") == 1
     found, expected = (load_file(folder / WEIGHTS) for folder in (tmp_path, finished_run))

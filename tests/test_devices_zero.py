@@ -79,7 +79,7 @@ def test_an_alignment_under_zero_3_starts_at_its_reference_resumes_and_ends_as_o
         torch.testing.assert_close(theirs(input_ids=ids).logits, stack.model(input_ids=ids).logits)
 
 
-def test_a_re_alignment_under_zero_3_with_offload_and_checkpointing_ends_as_on_one_device_and_is_never_whole(
+def test_a_re_alignment_under_zero_3_with_offload_and_checkpointing_ends_as_on_one_device_with_its_base_divided(
     folder: Path, command: Command
 ) -> None:
     assert command(*words(folder, "one", "realign")).code == 0

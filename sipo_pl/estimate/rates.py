@@ -22,22 +22,23 @@ class Rates:
     Args:
         source: where the numbers are from
         training: operations of a forward and backward pass
-        forward_seconds: what that takes at least, with 32 layers
-        launch_seconds: what it takes at least where its kernels are launched one by one
+        forward_seconds: what that takes beside, with 32 layers
         scoring: operations of a forward alone
         bandwidth: bytes that a decode step reads
         step_seconds: what that takes at least, with 32 layers
         memory: GiB
+        launch_seconds: what a forward and backward pass of 32 layers takes at least where its kernels are launched
+            one by one
     """
 
     source: str
     training: float
     forward_seconds: float
-    launch_seconds: float
     scoring: float
     bandwidth: float
     step_seconds: float
     memory: float
+    launch_seconds: float = 0.0
 
 
 def rates_of(device: str, dtype: str) -> Rates:
@@ -89,11 +90,11 @@ def measure(dtype: str) -> Rates:
         source=f"derived from a matrix product ({products:.2g} operations/s) and a copy ({copies:.2g} B/s), measured",
         training=TRAINING_SHARE * products,
         forward_seconds=0.015 if gpu else 0.0,
-        launch_seconds=0.15 if gpu else 0.0,
         scoring=SCORING_SHARE * products,
         bandwidth=COPY_SHARE * copies,
         step_seconds=0.0076 if gpu else 0.0,
         memory=(torch.cuda.mem_get_info()[1] if gpu else _cpu_memory()) / 2**30,
+        launch_seconds=0.15 if gpu else 0.0,
     )
 
 

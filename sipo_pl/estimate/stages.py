@@ -114,6 +114,7 @@ def _fit(stage: str, config: Mapping[str, Any], setting: Setting, devices: int) 
     strategy = str(value(config, "trainer.strategy", ""))
     replayed = (
         value(config, "model.forwards.graphs", True)
+        and setting.dtype != "float32"
         and not value(config, "model.forwards.checkpointing", False)
         and not (lora.get("dropout") or setting.quantized or stage == "raco" or "stage_3" in strategy)
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from jsonargparse.typing import PositiveInt
@@ -161,11 +161,16 @@ class LoRAFit(Fit):
         """Return the sum of the losses of several forwards, computed with those of the fits that train together."""
         return self.company.sum_of(self, forwards) if self.company else self.own_sum(forwards)
 
-    def own_sum(self, forwards: Sequence[Forward]) -> Tensor:
-        """Return the sum of the losses of several forwards, each differentiated before the next one begins."""
+    def own_sum(self, forwards: Sequence[Forward], *, at_once: bool = False) -> Tensor:
+        """Return the sum of the losses of several forwards, each differentiated before the next one begins.
+
+        Args:
+            forwards: of this fit.
+            at_once: differentiate a single one here too, and not in the backward pass.
+        """
         losses = [partial(self._loss, one) for one in forwards]
         # to touch divided ranks outside of their layers would gather them, at times and not at others
-        return summed_over(losses, [] if self.is_sharded else self.stack.trained)
+        return summed_over(losses, [] if self.is_sharded else self.stack.trained, at_once=at_once)
 
     def replays(self, forwards: Sequence[Forward]) -> bool:
         """Return whether each of several forwards is to be replayed as a CUDA graph."""
@@ -173,6 +178,14 @@ class LoRAFit(Fit):
 
     def _loss(self, forward: Forward) -> Tensor:
         return forward.loss(self.packed_logps(forward.rows))
+
+    def cpu(self) -> Self:
+        """Move to the CPU; the ranks alone where other fits may go on over the same base."""
+        if self.company is None:
+            return super().cpu()
+        for rank in self.stack.trained if self.model is not None else ():
+            rank.data = rank.data.cpu()
+        return self
 
     def load_frozen(self) -> tuple[PreTrainedModel, Factors]:
         """Return the frozen model under the ranks in training, and the frozen adapter that is stacked over it."""

@@ -52,6 +52,7 @@ class Together:
         self._base: PreTrainedModel | None = None
         self._turns: dict[str, Turn] = {}
         self._layers: tuple[str, set[str]] | None = None
+        self._all_run = True
         self._base_model: tuple[str, str] | None = None
 
     @property
@@ -100,6 +101,8 @@ class Together:
                     work()
                 except Stopped as stop:
                     raise Stopped(f"{name}: {stop}") from None
+                finally:
+                    self._all_run = False
 
             return run
 
@@ -121,9 +124,10 @@ class Together:
         trainer, device = fits[0].trainer, fits[0].device
         place: AbstractContextManager[Any] = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
         with torch.set_grad_enabled(training), trainer.precision_plugin.forward_context(), place:
-            if training and all(one.fit.replays(one.forwards) for one in chosen.values()):
-                # one after another takes a GPU as long, and as graphs costs the CPU less than a pass of all
-                sums = [one.fit.own_sum(one.forwards) for one in chosen.values()]
+            if training and self._all_run and all(one.fit.replays(one.forwards) for one in chosen.values()):
+                # one after another takes a GPU as long, and as graphs costs the CPU less than a pass of all; at once,
+                # as a fit that ends takes workspaces along on which the others' graphs rest
+                sums = [one.fit.own_sum(one.forwards, at_once=True) for one in chosen.values()]
             else:
                 sums = joined_sums([fit.stack for fit in fits], [one.forwards for one in chosen.values()])
         return dict(zip(chosen, sums, strict=True))

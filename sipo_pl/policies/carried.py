@@ -53,7 +53,9 @@ def add_losses(sums: Sequence[Sum], losses: Sequence[Tensor]) -> None:
         one.add(loss, [next(gradients) for _ in one.parameters])
 
 
-def summed_over(losses: Sequence[Callable[[], Tensor]], parameters: Sequence[Tensor]) -> Tensor:
+def summed_over(
+    losses: Sequence[Callable[[], Tensor]], parameters: Sequence[Tensor], *, at_once: bool = False
+) -> Tensor:
     """Return the sum of losses, whose backward pass gives the sum of their gradients.
 
     What a forward keeps for its gradient is freed before the next one begins, so that memory is that of the largest.
@@ -61,8 +63,9 @@ def summed_over(losses: Sequence[Callable[[], Tensor]], parameters: Sequence[Ten
     Args:
         losses: each computes a scalar.
         parameters: what requires a gradient.
+        at_once: differentiate a single loss here too, and not in the backward pass, by when its states may be gone.
     """
-    if len(losses) == 1:
+    if len(losses) == 1 and not at_once:
         return losses[0]()
     total = Sum(parameters)
     for compute in losses:

@@ -27,10 +27,10 @@ from sipo_pl.policies.spread import is_spread
 
 log = logging.getLogger("sipo_pl")
 
-# Tokens of a forward times weights of its model from where on kernels take about as long as their launches: 2,000
-# tokens of seven billion weights, by what 900 took on an H200. Longer ones, whose states would only keep memory, are
-# not captured.
-SHORT = 1.5e13
+# Tokens of a forward times weights of its model from where on kernels take about as long as their launches: 3,000
+# tokens of seven billion weights on an H200, where launches take 0.15 s. Longer ones, whose states would only keep
+# memory, are not captured.
+SHORT = 2e13
 MOST_SIZES = 64  # that have graphs: each takes a second to capture, and some memory
 
 
@@ -107,6 +107,8 @@ class AdapterLogps:
             log.warning("forwards are not replayed as CUDA graphs: %s: %s", type(error).__name__, error)
             self._forget()
             self._most_tokens = 0
+        if len(self._pairs) == MOST_SIZES:
+            log.info("forwards of %d sizes are CUDA graphs; those of further sizes are not replayed", MOST_SIZES)
         return self._pairs.get(size)
 
     def _capture(self, size: Size, numbers: Sequence[Tensor]) -> "_Pair":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import CHAT_TEMPLATE
-from tiny_run import Command, make_talkative_model, sipo_pl, write_recipe
+from tiny_run import Command, make_talkative_model, write_recipe
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -63,9 +63,8 @@ def test_a_run_in_four_bits(tmp_path: Path, talkative_model: Path, command: Comm
     pytest.importorskip("bitsandbytes")
     recipe = write_recipe(tmp_path, talkative_model)
     stages = ("prepare", "align", "sample", "review", "rewrite", "score")
-    # in a process of its own: stages are forked, which they are not to be where a GPU is in use
-    ended = sipo_pl("run", "--config", recipe, "--set", "recipe.quantize=4bit", "--only", *stages)
-    assert ended.returncode == 0, ended.stderr
+    said = command("run", "--config", recipe, "--set", "recipe.quantize=4bit", "--only", *stages)
+    assert said.code == 0, said.err
     manifest = Manifest.read(tmp_path / "run/align-kind")
     assert manifest is not None
     assert manifest.notes["final val/loss"] < 0.6925  # from 0.6931
