@@ -32,7 +32,7 @@ class CPUZeRO(ZeRO):
     ) -> None:
         divided: dict[str, object] = {"stage": stage, "stage3_param_persistence_threshold": whole}
         divided |= {"stage3_prefetch_bucket_size": ahead, "stage3_max_reuse_distance": ahead}
-        divided |= {"stage3_max_live_parameters": live}
+        divided["stage3_max_live_parameters"] = live
         if offload:
             divided |= {"offload_param": {"device": "cpu"}, "offload_optimizer": {"device": "cpu"}}
         super().__init__(config={"zero_optimization": divided, "zero_allow_untested_optimizer": True}, **options)

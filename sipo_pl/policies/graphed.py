@@ -70,9 +70,10 @@ class AdapterLogps:
         """Return whether a forward of so many tokens, packed, is to be replayed."""
         if not self.graphs or device.type != "cuda" or not torch.is_grad_enabled() or torch.is_autocast_enabled("cuda"):
             return False
-        if is_divided(self.stack.model.parameters()):  # and to touch divided ranks here would gather them
+        trained = self.stack.trained
+        if is_divided(trained):  # and to touch them here would gather them
             return False
-        places = [one.data_ptr() for one in self.stack.trained]
+        places = [one.data_ptr() for one in trained]
         if places != self._places:  # at first, and where the model was moved
             self._places = places
             self._prepare()
@@ -240,6 +241,7 @@ def _can_be_captured(stack: LoRAStack) -> bool:
     trained = {id(one) for one in stack.trained}
     return (
         model.device.type == "cuda"
+        and not is_divided(model.parameters())
         and takes_flash(model.dtype, head, getattr(config, "attn_logit_softcapping", None))
         and {one.device for one in model.parameters()} == {model.device}
         and not is_spread(model)
