@@ -45,6 +45,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "predict": Bench.predictions,
     "adapters": Bench.adapters,
     "zero2": Bench.zero2,
+    "spread": Bench.spread,
 }
 
 
@@ -98,7 +99,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder for devices.md and devices.json")
     add("--work", type=Path, help="empty folder for model and runs, some GB; a temporary one where not given")
     add("--devices", type=int, default=2, help="how many GPUs, or processes on a CPU")
-    add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run, in this order; all need `one`")
+    add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts, in this order; most need `one`")
     add("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="predictions that all devices make too")
     add("--seconds", type=float, default=540.0, help="after which no part begins and every command is killed")
     add("--zero", help="strategy class in place of DeepSpeed's, which needs GPUs")

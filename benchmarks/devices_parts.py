@@ -180,12 +180,27 @@ class Bench:
             if stage not in self.args.stages:
                 shutil.copytree(self.work / "one" / stage, self.work / "many" / stage)
                 continue
-            many = self._predict("many", stage, self.args.devices)
-            rates = [read.rows_per_second(self.work / run / stage) for run in ("one", "many")]
-            one[stage]["rows/s"], many["rows/s"] = (rate.steady for rate in rates)
-            many["x rows/s"] = rates[1].steady / rates[0].steady
-            many["x rows/s, with the start"] = rates[1].whole / rates[0].whole
-            many["rows that differ"] = read.rows_that_differ(self.work / "many" / stage, self.work / "one" / stage)
+            row = self._predict("many", stage, self.args.devices)
+            one[stage]["rows/s"] = read.rows_per_second(self.work / "one" / stage).steady
+            self._beside_one(row, "many", stage)
+
+    def spread(self) -> None:
+        """Predict on all devices with the layers of one base model spread over them."""
+        for stage in ("prepare", *(f"align-{objective}" for objective in OBJECTIVES), *STAGES):
+            if stage not in self.args.stages:
+                shutil.copytree(self.work / "one" / stage, self.work / "spread" / stage)
+        for stage in STAGES:
+            if stage in self.args.stages:
+                row = self._predict("spread", stage, 1, "--recipe.device_map", "auto")
+                row |= {"work": f"{stage}, layers spread", "GPUs": self.args.devices}
+                self._beside_one(row, "spread", stage)
+
+    def _beside_one(self, row: dict[str, Any], run: str, stage: str) -> None:
+        """Add to a prediction's row what it is beside the same one on one device."""
+        rate, single = (read.rows_per_second(self.work / name / stage) for name in (run, "one"))
+        row["rows/s"], row["x rows/s"] = rate.steady, rate.steady / single.steady
+        row["x rows/s, with the start"] = rate.whole / single.whole
+        row["rows that differ"] = read.rows_that_differ(self.work / run / stage, self.work / "one" / stage)
 
     def _rounding_fit(self) -> Ranks | None:
         """Begin a fit on the first device that differs from the one there in rounding alone."""
@@ -195,8 +210,8 @@ class Bench:
         words = [*self._fit_words("halves"), "--model.forwards.batch_tokens", self.args.batch_tokens // 2]
         return Ranks(1, words, self.work / "said/halves", "auto", **{VISIBLE: "0"})
 
-    def _predict(self, run: str, stage: str, devices: int, **environment: str) -> dict[str, Any]:
-        words = ["predict", "--config", self.work / f"{stage}.yaml", CLOCK, "--recipe.run_dir", self.work / run]
+    def _predict(self, run: str, stage: str, devices: int, *more: str, **environment: str) -> dict[str, Any]:
+        words = ["predict", "--config", self.work / f"{stage}.yaml", CLOCK, "--recipe.run_dir", self.work / run, *more]
         strategy = "auto" if devices == 1 else "ddp"
         said = self._ran(Ranks(devices, words, self.work / "said" / f"{run}-{stage}", strategy, **environment))
         manifest = Manifest.read(self.work / run / stage)

@@ -5,20 +5,21 @@
 The ruler is the first folder's. Intervals are 95 % bootstrap intervals of the mean over seeds and prompts, of which
 both are drawn anew: so few seeds make them a rough guide, and every seed's own number stands beside. Longer answers
 have more room for some objectives: `--first_words 40` measures the beginnings alone, by the formulas.
+`--beside strong runs/tradeoff/strong-1 …` adds the methods of the same seeds with other settings, as `strong mod`.
 """
 
 import argparse
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.tradeoff import FORMULAS
 from sipo_pl.artifacts import read_json
-from sipo_pl.comparison.answers import read_answers, rewards_by_method
+from sipo_pl.comparison.answers import Answers, read_answers, rewards_by_method
 from sipo_pl.comparison.ruler import ruler
 from sipo_pl.comparison.tables import write_csv
 from sipo_pl.data.units import read_units
@@ -33,25 +34,49 @@ from sipo_pl.rewards.base import TextRow
 Rewards = Mapping[str, NDArray[np.float64]]  # method -> (prompts, points, objectives)
 
 
+class Measured(NamedTuple):
+    """A method's answers in one run.
+
+    Args:
+        rewards: (prompts, points, objectives)
+        points: the answers at each point
+    """
+
+    rewards: NDArray[np.float64]
+    points: list[Answers]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and write it."""
     args = _arguments(argv)
     stored = read_json(Layout(args.runs[0]).frame)
     objectives = list(stored["objectives"])
-    answers = [read_answers(read_units(run / "judge"), objectives) for run in args.runs]
-    if args.first_words:
-        rewards = [of_beginnings(run, objectives, args.first_words) for run in args.runs]
-    else:
-        rewards = [rewards_by_method(one) for one in answers]
-    methods = [name for name in rewards[0] if all(name in one for one in rewards)]
+    seeds: list[dict[str, Measured]] = [{} for _ in args.runs]
+    for label, *runs in (("", *args.runs), *args.beside):
+        for seed, run in zip(seeds, runs, strict=True):
+            seed |= measured(Path(run), objectives, args.first_words, label)
+    methods = [name for name in seeds[0] if all(name in one for one in seeds)]
+    rewards = [{name: one.rewards for name, one in seed.items()} for seed in seeds]
     found = summarise(rewards, methods, ruler(stored, ()).frame, args.against, args.resamples)
     for row in found:
-        points = [one for group in answers for (method, _), one in group.items() if method == row["method"]]
+        points = [one for seed in seeds for one in seed[row["method"]].points]
+        row |= {"nats": float(np.mean([one.kl.mean() for one in points]))}
         row |= {"words": float(np.mean([one.words.mean() for one in points]))}
         row |= {"finished": float(np.mean([one.finished for one in points]))}
+        row |= {"collapsed": float(np.mean([one.collapsed for one in points]))}
     if args.out:
         write_csv(args.out, found)
     print(markdown_table(list(found[0]), [[_text(value) for value in row.values()] for row in found]))
+
+
+def measured(run: Path, objectives: Sequence[str], first_words: int | None, label: str) -> dict[str, Measured]:
+    """Return the methods of a run folder, `label` before their names."""
+    answers = read_answers(read_units(run / "judge"), objectives)
+    rewards = of_beginnings(run, objectives, first_words) if first_words else rewards_by_method(answers)
+    return {
+        f"{label} {name}".strip(): Measured(rewards[name], [one for key, one in answers.items() if key[0] == name])
+        for name in rewards
+    }
 
 
 def summarise(
@@ -118,7 +143,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--first_words", type=int, help="measure that many words of each answer, by the formulas of `tradeoff`")
     add("--resamples", type=int, default=2000, help="draws of the bootstrap")
     add("--out", type=Path, help="CSV file for the table")
-    return parser.parse_args(argv)
+    add("--beside", nargs="+", action="append", default=[], metavar="WORD", help="a name and a run folder of each seed")
+    args = parser.parse_args(argv)
+    if wrong := [label for label, *runs in args.beside if len(runs) != len(args.runs)]:
+        parser.error(f"--beside {wrong[0]}: give as many run folders as seeds, {len(args.runs)}")
+    return args
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The benchmarks run, and what they compare is the same: texts and rewards of the project and of plain peft."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from benchmarks import decode, fidelity, offload, options, reward, scaling, seed
 from benchmarks.limits import scoring_operations, step_bytes
 from benchmarks.models import Ours
 from benchmarks.texts import prompt_requests, without_sharing
-from sipo_pl.artifacts import read_jsonl, write_jsonl
+from sipo_pl.artifacts import read_jsonl, write_json, write_jsonl
 from sipo_pl.data.templates import Encoded
 from sipo_pl.metrics.hypervolume import Frame
 
@@ -124,6 +125,27 @@ def test_seeds_are_summed_up_with_the_gain_over_one_method() -> None:
     assert sipo["mean gain"] == pytest.approx(np.mean(gains))
     assert gains == sorted(gains)
     assert 0 < sipo["low"] < sipo["mean gain"] < sipo["high"]
+
+
+def test_methods_of_other_settings_stand_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for setting, value in (("plain", 1.0), ("strong", 3.0)):
+        for seed in (1, 2):
+            run = tmp_path / f"{setting}-{seed}"
+            answer = {"method": "mod", "point": "", "words": 5, "kl": value, "finish_reason": "eos", "marks": []}
+            answers = [{**answer, "prompt_id": str(k), "rewards": {"detail": value, "ease": 1.0}} for k in range(3)]
+            write_jsonl(run / "judge/unit-00000.jsonl", answers)
+            frame = {name: {"mean": 0.0, "scale": 1.0, "reference": 0.0} for name in ("detail", "ease")}
+            write_json(run / "calibrate/frame.json", {"objectives": frame})
+    plain, strong = ([str(tmp_path / f"{setting}-{seed}") for seed in (1, 2)] for setting in ("plain", "strong"))
+    seeds.main([*plain, "--beside", "strong", *strong, "--resamples", "10", "--out", str(tmp_path / "table.csv")])
+    rows = list(csv.DictReader((tmp_path / "table.csv").open(encoding="utf-8")))
+    assert [row["method"] for row in rows] == ["mod", "strong mod"]
+    assert [float(row["hypervolume 2"]) for row in rows] == [1.0, 3.0]
+    assert [float(row["nats"]) for row in rows] == [1.0, 3.0]
+    assert [float(row["mean gain"]) for row in rows] == [0.0, 2.0]
+    with pytest.raises(SystemExit):
+        seeds.main([*plain, "--beside", "strong", strong[0]])
+    assert "--beside strong: give as many run folders as seeds, 2" in capsys.readouterr().err
 
 
 def test_the_first_words_of_answers_are_measured_alone(tmp_path: Path) -> None:

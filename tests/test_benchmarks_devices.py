@@ -35,7 +35,7 @@ TINY = [
 
 
 def test_one_device_and_two_make_the_same(tmp_path: Path) -> None:
-    parts = ["--only", "one", "ddp", "predict", "adapters"]
+    parts = ["--only", "one", "ddp", "predict", "adapters", "spread"]
     limits = ["--most_loss", "1e-4", "--json", str(tmp_path / "again.json")]
     assert devices.main(["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), *TINY, *parts, *limits]) == 0
     found = json.loads((tmp_path / "out/devices.json").read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def test_one_device_and_two_make_the_same(tmp_path: Path) -> None:
     assert rows["align, DDP", 2]["steps"] == 4
     assert len(found["curves"]["ddp"]) == 4
     for stage in STAGES:
-        assert rows[stage, 2]["rows that differ"] == 0
+        assert rows[stage, 2]["rows that differ"] == rows[f"{stage}, layers spread", 2]["rows that differ"] == 0
         assert rows[stage, 1]["rows"] == rows[stage, 2]["rows"] > 8 * (stage == "score")
     apart = found["notes"]["plain peft, logits of ddp beside one"]
     assert apart["finite"]

@@ -28,7 +28,7 @@ from sipo_pl.policies.packed_attention import NAME
 from sipo_pl.policies.padded import padded, size_of
 from sipo_pl.policies.policies import Policy, PolicySet, stack_policies
 from sipo_pl.policies.streaming import stream
-from sipo_pl.rewards.implicit import implicit_rewards
+from sipo_pl.rewards.implicit import implicit_rewards, policy_logps
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -74,6 +74,23 @@ def test_texts_are_those_of_a_cpu(
     assert decode(sets["cuda"], prompts, divergence, **settings) == expected
 
 
+def assert_same_texts(
+    rows: Sequence[Request], found: Sequence[list[int]], expected: Sequence[list[int]], policies: PolicySet
+) -> None:
+    """Compare texts with those of a CPU, up to tokens whose fused scores tie there, of which rounding picks one."""
+    for row, ours, one in zip(rows, found, expected, strict=True):
+        pairs = zip([*ours, EOS], [*one, EOS], strict=False)
+        place = next((place for place, pair in enumerate(pairs) if len(set(pair)) == 2), None)
+        if place is None:
+            assert ours == one
+            continue
+        start = [*row.prompt_ids, *ours[:place]]
+        tied = [Encoded([*start, [*text, EOS][place]], len(start)) for text in (ours, one)]
+        logps, _ = policy_logps(policies, 2, tied, 1024)
+        fused = torch.tensor(row.weights) @ logps
+        assert abs(fused[0] - fused[1]) < 1e-4
+
+
 def test_requests_that_come_and_go_get_the_texts_of_a_cpu(sets: dict[str, PolicySet]) -> None:
     rows = [Request(f"{i}/{w}", prompt, w) for i, prompt in enumerate(PROMPTS) for w in WEIGHTS]
     settings = [Decoding(max_new_tokens=6 + 13 * (i % 8)) for i in range(len(rows))]  # some outgrow the first capacity
@@ -87,7 +104,7 @@ def test_requests_that_come_and_go_get_the_texts_of_a_cpu(sets: dict[str, Policy
                 running.add(*coming.pop(0))
             for event in running.step():
                 made[event.key] += [] if event.token_id is None else [event.token_id]
-    assert list(made.values()) == [one.token_ids for one in expected]
+    assert_same_texts(rows, list(made.values()), [one.token_ids for one in expected], sets["cpu"])
 
 
 def test_rewards_are_those_of_a_cpu(sets: dict[str, PolicySet]) -> None:
@@ -165,7 +182,7 @@ def test_graphs_give_what_padded_rows_give(trained: LoRAStack) -> None:
             expected = _distinct_logps(trained.model, numbers, size_of(inputs))[inputs.places[0].to(CUDA)]
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
         gradients = [torch.autograd.grad(one.sum(), trained.trained) for one in (found, expected)]
-        assert_alike(*gradients, share=0.01)  # atomic additions come in any order
+        assert_alike(*gradients, share=2**-6)  # atomic additions come in any order, each rounded to 2**-8
 
 
 def test_replays_follow_the_optimizer_and_gradients_add_up(trained: LoRAStack) -> None:
