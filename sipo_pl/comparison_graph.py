@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from sipo_pl.methods import METHODS, Source, entrants, fitted_points
+from sipo_pl.methods import METHODS, Source, entrants, fitted
 from sipo_pl.recipe import Objective, Recipe, in_round
 from sipo_pl.round_graph import Node, round_nodes, switches
 from sipo_pl.weights import parse_point
@@ -29,7 +29,7 @@ def comparison_graph(recipe: Recipe) -> list[Node]:
     for name in recipe.methods:
         if fit := METHODS[name].fit:
             above = (*ground, *aligned) if METHODS[name].builds_on_alignment else ground
-            nodes += [_fit(recipe, fit, point, above) for point in fitted_points(recipe, name)]
+            nodes += [_fit(recipe, fit, of, above) for of in fitted(recipe, name)]
     if "sipo" in recipe.methods:
         nodes += _self_improvement(recipe, on, ground)
     nodes.append(Node("answer", "answer", "answer", (), tuple(dict.fromkeys((*ground, *made)))))
@@ -42,12 +42,14 @@ def _alignments(recipe: Recipe) -> tuple[str, ...]:
     return tuple(f"align-{one.name}" for one in recipe.objectives if not one.adapter)
 
 
-def _fit(recipe: Recipe, fit: str, point: str, above: tuple[str, ...]) -> Node:
-    """Return the fit of a method at a point, or its only one at none."""
-    weights = parse_point(point, recipe.objective_names) if point else ()
+def _fit(recipe: Recipe, fit: str, of: str, above: tuple[str, ...]) -> Node:
+    """Return the fit of a method for an objective or at a point, or its only one."""
+    if of in recipe.objective_names:
+        return Node(f"{fit}-{of}", fit, fit, ("--objective", of), above)
+    weights = parse_point(of, recipe.objective_names) if of else ()
     labels = _labelled(recipe.objectives, weights)
-    at = ("--weights", point) if point else ()
-    return Node(f"{fit}-{point}" if point else fit, fit, fit, ("--objective", labels.name, *at), above)
+    at = ("--weights", of) if of else ()
+    return Node(f"{fit}-{of}" if of else fit, fit, fit, ("--objective", labels.name, *at), above)
 
 
 def _labelled(objectives: Sequence[Objective], weights: Sequence[float]) -> Objective:

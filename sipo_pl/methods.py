@@ -18,8 +18,9 @@ class Method:
     Args:
         title: how tables and pictures call it
         kind: base answers with the base model; corners with one policy an objective, at the corners only; fused fuses
-            those policies in decoding; soup and sum interpolate them in weight space, A and B apart or their product;
-            weighted has a policy for each weight; single has one policy for all weights; realigned fuses SIPO's
+            those policies in decoding, or those of its own fits; soup and sum interpolate them in weight space, A and B
+            apart or their product; weighted has a policy for each weight; single has one policy for all weights;
+            realigned fuses SIPO's
         fit: config of the fits that it needs beside the alignments
         builds_on_alignment: whether its fits need the policies that are aligned on one objective each
     """
@@ -36,6 +37,7 @@ METHODS = {
     "soup": Method("Soup of A and B", "soup"),
     "soup_exact": Method("Soup, exact", "sum"),
     "mod": Method("MOD", "fused"),
+    "mod_long": Method("MOD, trained longer", "fused", "align_long"),
     "modpo": Method("MODPO", "weighted", "modpo", builds_on_alignment=True),
     "dpo_lw": Method("DPO-LW", "weighted", "dpo_lw"),
     "consistency": Method("Reward Consistency", "single", "consistency"),
@@ -73,8 +75,8 @@ class Entrant(NamedTuple):
 def entrants(recipe: Recipe) -> list[Entrant]:
     """Return every method of a recipe at every point that it has an answer for.
 
-    At a corner of the simplex all methods with a knob but SIPO have the one policy that was aligned on that corner's
-    objective: MOD and soups are that policy, and the losses of the others are its loss.
+    At a corner of the simplex all methods with a knob have the one policy that was aligned on that corner's objective,
+    but for SIPO and the longer MOD: MOD and soups are that policy, and the losses of the others are its loss.
     """
     points = recipe.evaluate_weights.resolve(recipe.objective_names)
     return [entrant for name in recipe.methods for entrant in _of_method(name, points, recipe.objective_names)]
@@ -92,13 +94,13 @@ def _of_method(name: str, points: Sequence[tuple[float, ...]], objectives: Seque
 
 def _mix(name: str, point: tuple[float, ...], objectives: Sequence[str]) -> tuple[tuple[Source, float], ...]:
     kind = METHODS[name].kind
-    stage = "realign" if kind == "realigned" else "align"
+    stage = {"realigned": "realign", "fused": METHODS[name].fit or "align"}.get(kind, "align")
     if kind in ("fused", "realigned", "corners") or 1.0 in point:
         return tuple((Source(stage, one), weight) for one, weight in zip(objectives, point, strict=True) if weight)
     return ((Source(kind if kind in ("soup", "sum") else name, point_name(point)), 1.0),)
 
 
-def fitted_points(recipe: Recipe, method: str) -> list[str]:
-    """Return the points at which a method trains a policy of its own; "" for one policy at all points."""
+def fitted(recipe: Recipe, method: str) -> list[str]:
+    """Return what a method trains policies of its own for: points, objectives, or "" for one policy at all points."""
     sources = [source for one in entrants(recipe) if one.method == method for source, _ in one.mix]
     return list(dict.fromkeys(source.of for source in sources if source.kind == METHODS[method].fit))

@@ -50,6 +50,7 @@ TRAINER_STAGES = {
     "evaluate": TrainerStage("predict", "sipo_pl.modules.sample.Sample", _UNITS, **_POLICIES),
     "measure": TrainerStage("predict", "sipo_pl.modules.measure.Measure", _UNITS, **_POLICIES),
     "consistency": TrainerStage("fit", "sipo_pl.modules.dpo.DPOAlignment", _PAIRS, options=("objective",)),
+    "align_long": TrainerStage("fit", "sipo_pl.modules.dpo.DPOAlignment", _PAIRS, **_OBJECTIVE),
     "modpo": TrainerStage("fit", "sipo_pl.modules.weighted.WeightedAlignment", _PAIRS, **_WEIGHTS),
     "dpo_lw": TrainerStage("fit", "sipo_pl.modules.weighted.WeightedAlignment", _PAIRS, **_WEIGHTS),
     "raco": TrainerStage("fit", "sipo_pl.modules.raco.RACOAlignment", _PAIRS, **_WEIGHTS),

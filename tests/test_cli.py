@@ -31,7 +31,8 @@ CONFIGS = Path(sipo_pl.__file__).parent / "configs"
 RECIPES = sorted(CONFIGS.glob("*/recipe.yaml"))
 STAGE_CONFIGS = sorted(path for recipe in RECIPES for path in recipe.parent.glob("*.yaml") if path != recipe)
 OF_A_RUN = {"evaluate", "measure", "report"}  # stages that a comparison has others for,
-OF_A_COMPARISON = {"calibrate", "consistency", "modpo", "dpo_lw", "raco", "reward_model", "answer", "judge", "compare"}
+FITS_OF_A_COMPARISON = {"align_long", "consistency", "modpo", "dpo_lw", "raco", "reward_model"}
+OF_A_COMPARISON = {"calibrate", *FITS_OF_A_COMPARISON, "answer", "judge", "compare"}
 
 
 class Built(Exception):

@@ -16,7 +16,7 @@ from sipo_pl.comparison_graph import stages_of
 from sipo_pl.data.units import read_units
 from sipo_pl.errors import SettingError
 from sipo_pl.graph import build_graph
-from sipo_pl.methods import METHODS, entrants
+from sipo_pl.methods import METHODS, Source, entrants
 from sipo_pl.metrics.hypervolume import hypervolume
 from sipo_pl.recipe import Data, Objective, Recipe
 from sipo_pl.recipe_check import check_recipe
@@ -54,6 +54,7 @@ def test_each_method_brings_its_stages_and_shared_ones_come_once() -> None:
     for method in ("dpo", "soup", "soup_exact", "mod"):
         assert between(method) == aligned
     assert between("consistency") == ["consistency"]
+    assert between("mod_long") == ["align_long-a", "align_long-b"]
     assert between("raco") == [*aligned, "raco-0.5,0.5"]  # the alignments answer at the corners
     assert between("modpo", "dpo_lw", "mod") == [*aligned, "modpo-0.5,0.5", "dpo_lw-0.5,0.5"]
     sipo = between("sipo")
@@ -74,6 +75,7 @@ def test_stages_of_a_method_are_what_it_costs() -> None:
     assert stages_of(recipe, "sft", graph) == ["sft"]
     assert stages_of(recipe, "mod", graph) == ["sft", "align-a", "align-b"]
     assert stages_of(recipe, "consistency", graph) == ["sft", "consistency"]
+    assert stages_of(recipe, "mod_long", graph) == ["sft", "align_long-a", "align_long-b"]
     assert "filter" in stages_of(recipe, "sipo", graph)
     assert "raco-0.5,0.5" not in stages_of(recipe, "sipo", graph)
 
@@ -83,10 +85,12 @@ def test_a_second_round_answers_with_its_own_policies() -> None:
     assert found[-5:-3] == ["round-2/realign-a", "round-2/realign-b"]
 
 
-def test_corners_are_the_alignments_for_all_but_sipo() -> None:
+def test_corners_are_the_alignments_for_all_but_those_with_policies_of_their_own() -> None:
     at_corner = {one.method: one.mix for one in entrants(make_recipe(list(METHODS))) if one.point == "1,0"}
-    assert {mix for method, mix in at_corner.items() if method != "sipo"} == {at_corner["dpo"]}
-    assert at_corner["sipo"][0][0].kind == "realign"
+    own = {"sipo": "realign", "mod_long": "align_long"}
+    assert {mix for method, mix in at_corner.items() if method not in own} == {at_corner["dpo"]}
+    for method, kind in own.items():
+        assert at_corner[method] == ((Source(kind, "a"), 1.0),)
 
 
 @pytest.mark.parametrize(

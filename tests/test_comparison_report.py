@@ -16,7 +16,7 @@ import pytest
 from sipo_pl.artifacts import open_stage, read_json, write_json, write_jsonl
 from sipo_pl.comparison.looks import looks
 from sipo_pl.comparison.pictures import gains, utilities
-from sipo_pl.comparison.reading import control, headline
+from sipo_pl.comparison.reading import control, headline, markdown, strength
 from sipo_pl.comparison.tables import BESIDE, COST
 from sipo_pl.methods import METHODS, entrants
 from sipo_pl.recipe import Data, Objective, Recipe
@@ -246,6 +246,23 @@ def test_the_control_is_each_objectives_own_policy_over_the_base(made: Path) -> 
     assert f"Not beyond the interval for {metrics['objectives'][0]}." in control(metrics)
     metrics["points"] = [entry for entry in metrics["points"] if entry["method"] != "dpo"]
     assert control(metrics) == ""
+
+
+def test_it_is_said_where_the_first_was_trained_more_than_the_next(made: Path) -> None:
+    metrics = read_json(made / "metrics.json")
+    ranked = sorted(metrics["methods"], key=lambda one: one["hypervolume"]["estimate"])
+    first, second = ranked[-1], ranked[-2]
+    first |= {"trained_tokens": 300, "kl": 2.2}
+    second |= {"trained_tokens": 100, "kl": 2.0}
+    begin = f"Next to {second['title']}, the second by hypervolume, {first['title']} has "
+    assert strength(metrics).startswith(f"{begin}3.0 times its training tokens. More training")
+    first["kl"] = 5.0
+    assert "3.0 times its training tokens and 2.5 times its KL from the base model." in strength(metrics)
+    assert strength(metrics) in markdown(metrics)
+    second |= {"trained_tokens": 0, "kl": 0.0}  # the base model
+    assert strength(metrics) == ""
+    metrics["methods"] = [first]
+    assert strength(metrics) == ""
 
 
 def test_special_characters_are_escaped() -> None:

@@ -5,9 +5,12 @@ from typing import NamedTuple
 
 from sipo_pl.methods import METHODS
 
-# Okabe and Ito (2008), black, grey and two of Tol's muted ones; marker, line and colour together tell ten methods apart
-COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#999933", "#6b6b6b", "#882255", "#D55E00")
-MARKERS = ("s", "o", "v", "<", ">", "P", "D", "X", "p", "^")
+# Okabe and Ito (2008), grey and three of Tol's muted ones; marker, line and colour together tell eleven methods apart
+COLOURS = (
+    *("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#332288"),
+    *("#CC79A7", "#999933", "#6b6b6b", "#882255", "#D55E00"),
+)
+MARKERS = ("s", "o", "v", "<", ">", "h", "P", "D", "X", "p", "^")
 LINES = ("-", "--", "-.", ":")
 FILLS = ("full", "none", "left", "top", "right", "bottom")  # of the run itself, and of those put beside it
 

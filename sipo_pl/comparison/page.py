@@ -15,6 +15,7 @@ from sipo_pl.comparison.reading import (
     results_note,
     results_table,
     sensitivity_table,
+    strength,
 )
 from sipo_pl.recipe import Recipe
 from sipo_pl.report.markup import document, element, picture, table
@@ -55,7 +56,7 @@ def page(recipe: Recipe, metrics: Metrics, parts: Parts) -> str:
     body = [
         element("h1", f"{recipe.name}: methods compared on {', '.join(recipe.objective_names)}"),
         element("p", headline(metrics), "headline"),
-        *([element("p", said, "note")] if (said := control(metrics)) else []),
+        *(element("p", said, "note") for said in (control(metrics), strength(metrics)) if said),
         *_fronts(metrics, parts.pictures),
         *_results(metrics),
         *_cost(metrics, parts),

@@ -33,6 +33,8 @@ COST_TITLES = {
     "generated_tokens": "generated tokens",
     "policies_per_token": "policies a token",
 }
+STRENGTH_TITLES = {"trained_tokens": "training tokens", "kl": "KL from the base model"}
+MUCH_MORE = 1.2  # ratio from which a difference in training is named
 RESULTS_NOTE = (
     "In brackets {level:.0%} bootstrap intervals over {prompts} test prompts; one draw of prompts serves all methods. "
     "They speak of other prompts, not of another training seed. Larger is better, but for IGD+, where 0 is best. "
@@ -76,6 +78,20 @@ def control(metrics: Metrics) -> str:
     failed = [name for name, one in gains.items() if one["low"] <= 0]
     end = f"Not beyond the interval for {' and '.join(failed)}." if failed else "All are beyond the interval."
     return f"Positive control, the gain over the base of a policy aligned on that objective: {'; '.join(words)}. {end}"
+
+
+def strength(metrics: Metrics) -> str:
+    """Return by how much more the first by hypervolume was trained than the next, and how much further it went."""
+    ranked = sorted(metrics["methods"], key=lambda method: method["hypervolume"]["estimate"], reverse=True)
+    if len(ranked) < 2:
+        return ""
+    first, second = ranked[:2]
+    ratios = {name: first[name] / second[name] for name in STRENGTH_TITLES if second[name]}
+    more = [f"{ratio:.1f} times its {STRENGTH_TITLES[name]}" for name, ratio in ratios.items() if ratio > MUCH_MORE]
+    if not more:
+        return ""
+    end = "More training and a greater distance from the base model raise a front by themselves."
+    return f"Next to {second['title']}, the second by hypervolume, {first['title']} has {' and '.join(more)}. {end}"
 
 
 def results_note(metrics: Metrics) -> str:
@@ -139,7 +155,7 @@ def sensitivity_table(metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> Ta
 
 def markdown(metrics: Metrics) -> str:
     """Return the results and the cost as Markdown; the same bytes each time, and so without minutes."""
-    notes = [f"{note}\n" for note in (results_note(metrics), control(metrics)) if note]
+    notes = [f"{note}\n" for note in (results_note(metrics), control(metrics), strength(metrics)) if note]
     return "\n".join([markdown_table(*results_table(metrics)), *notes, markdown_table(*cost_table(metrics))])
 
 

@@ -83,7 +83,7 @@ def cost_of(stage: str, config: Mapping[str, Any], setting: Setting, devices: in
         setting: what stages share.
         devices: that share it.
     """
-    if stage in ("sft", "align", "realign", "modpo", "dpo_lw", "raco", "consistency"):
+    if stage in ("sft", "align", "align_long", "realign", "modpo", "dpo_lw", "raco", "consistency"):
         return _fit(stage, config, setting, devices)
     if stage in ("sample", "review", "rewrite", "evaluate", "answer"):
         return _decode(stage, config, setting, devices)
