@@ -47,6 +47,9 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "zero2": Bench.zero2,
     "spread": Bench.spread,
 }
+USUAL = [
+    name for name in PARTS if name != "spread"
+]  # which makes the predictions once more, one device after the other
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +102,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder for devices.md and devices.json")
     add("--work", type=Path, help="empty folder for model and runs, some GB; a temporary one where not given")
     add("--devices", type=int, default=2, help="how many GPUs, or processes on a CPU")
-    add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts, in this order; most need `one`")
+    add("--only", nargs="+", choices=PARTS, default=USUAL, help="parts, in this order; all need `one`")
     add("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="predictions that all devices make too")
     add("--seconds", type=float, default=540.0, help="after which no part begins and every command is killed")
     add("--zero", help="strategy class in place of DeepSpeed's, which needs GPUs")

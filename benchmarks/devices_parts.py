@@ -181,8 +181,9 @@ class Bench:
                 shutil.copytree(self.work / "one" / stage, self.work / "many" / stage)
                 continue
             row = self._predict("many", stage, self.args.devices)
-            one[stage]["rows/s"] = read.rows_per_second(self.work / "one" / stage).steady
-            self._beside_one(row, "many", stage)
+            rate, single = self._rate(row, "many", stage), self._rate(one[stage], "one", stage)
+            row["x rows/s"], row["x rows/s, with the start"] = rate.steady / single.steady, rate.whole / single.whole
+            row["rows that differ"] = read.rows_that_differ(self.work / "many" / stage, self.work / "one" / stage)
 
     def spread(self) -> None:
         """Predict on all devices with the layers of one base model spread over them."""
@@ -193,14 +194,14 @@ class Bench:
             if stage in self.args.stages:
                 row = self._predict("spread", stage, 1, "--recipe.device_map", "auto")
                 row |= {"work": f"{stage}, layers spread", "GPUs": self.args.devices}
-                self._beside_one(row, "spread", stage)
+                self._rate(row, "spread", stage)
+                row["rows that differ"] = read.rows_that_differ(self.work / "spread" / stage, self.work / "one" / stage)
 
-    def _beside_one(self, row: dict[str, Any], run: str, stage: str) -> None:
-        """Add to a prediction's row what it is beside the same one on one device."""
-        rate, single = (read.rows_per_second(self.work / name / stage) for name in (run, "one"))
-        row["rows/s"], row["x rows/s"] = rate.steady, rate.steady / single.steady
-        row["x rows/s, with the start"] = rate.whole / single.whole
-        row["rows that differ"] = read.rows_that_differ(self.work / run / stage, self.work / "one" / stage)
+    def _rate(self, row: dict[str, Any], run: str, stage: str) -> read.Rate:
+        """Add its rate to a prediction's row, and return it."""
+        rate = read.rows_per_second(self.work / run / stage)
+        row["rows/s"] = rate.steady
+        return rate
 
     def _rounding_fit(self) -> Ranks | None:
         """Begin a fit on the first device that differs from the one there in rounding alone."""

@@ -23,6 +23,7 @@ from sipo_pl.comparison.answers import Answers, read_answers, rewards_by_method
 from sipo_pl.comparison.ruler import ruler
 from sipo_pl.comparison.tables import write_csv
 from sipo_pl.data.units import read_units
+from sipo_pl.errors import UserError
 from sipo_pl.metrics.bootstrap import LEVEL
 from sipo_pl.metrics.hypervolume import Frame, hypervolume
 from sipo_pl.recipe import Layout
@@ -40,10 +41,12 @@ class Measured(NamedTuple):
     Args:
         rewards: (prompts, points, objectives)
         points: the answers at each point
+        prompts: ids of what was answered
     """
 
     rewards: NDArray[np.float64]
     points: list[Answers]
+    prompts: frozenset[str]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,8 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     objectives = list(stored["objectives"])
     seeds: list[dict[str, Measured]] = [{} for _ in args.runs]
     for label, *runs in (("", *args.runs), *args.beside):
-        for seed, run in zip(seeds, runs, strict=True):
-            seed |= measured(Path(run), objectives, args.first_words, label)
+        for seed, run in zip(seeds, map(Path, runs), strict=True):
+            seed |= measured(run, objectives, args.first_words, label)
+            if len({one.prompts for found in seeds for one in found.values()}) > 1:
+                raise UserError(f"{run}: answers to other test prompts")
     methods = [name for name in seeds[0] if all(name in one for one in seeds)]
     rewards = [{name: one.rewards for name, one in seed.items()} for seed in seeds]
     found = summarise(rewards, methods, ruler(stored, ()).frame, args.against, args.resamples)
@@ -71,12 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measured(run: Path, objectives: Sequence[str], first_words: int | None, label: str) -> dict[str, Measured]:
     """Return the methods of a run folder, `label` before their names."""
-    answers = read_answers(read_units(run / "judge"), objectives)
+    rows = read_units(run / "judge")
+    prompts = frozenset(row["prompt_id"] for row in rows)
+    answers = read_answers(rows, objectives)
     rewards = of_beginnings(run, objectives, first_words) if first_words else rewards_by_method(answers)
-    return {
-        f"{label} {name}".strip(): Measured(rewards[name], [one for key, one in answers.items() if key[0] == name])
-        for name in rewards
-    }
+    points = {name: [one for key, one in answers.items() if key[0] == name] for name in rewards}
+    return {f"{label} {name}".strip(): Measured(rewards[name], points[name], prompts) for name in rewards}
 
 
 def summarise(
@@ -147,6 +152,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if wrong := [label for label, *runs in args.beside if len(runs) != len(args.runs)]:
         parser.error(f"--beside {wrong[0]}: give as many run folders as seeds, {len(args.runs)}")
+    if len({"", *(label for label, *_ in args.beside)}) <= len(args.beside):
+        parser.error("--beside: each needs a name of its own")
     return args
 
 

@@ -47,13 +47,13 @@ class Node:
 
 
 def passes(nodes: Sequence[Node], recipe: Recipe) -> list[list[Node]]:
-    """Return stages in their order, those together that one command makes: the alignments of a round, if so asked."""
+    """Return stages in their order, those together that one command makes: the fits of all objectives, if so asked."""
     if recipe.align == "one_by_one":
         return [[node] for node in nodes]
 
     def kind(numbered: tuple[int, Node]) -> tuple[str, int, int]:
         number, node = numbered
-        return node.config, node.round, -1 if node.config in ("align", "realign") else number
+        return node.config, node.round, -1 if node.config in ("align", "align_long", "realign") else number
 
     return [[node for _, node in together] for _, together in groupby(enumerate(nodes), kind)]
 

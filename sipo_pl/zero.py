@@ -19,7 +19,7 @@ from sipo_pl.policies.divided import gathered
 WHOLE = "whole.ckpt"  # within a checkpoint: what does not depend on the number of devices, as a plain checkpoint
 DEVICES = "devices"  # key of the number that wrote it
 WHOLE_PRECISION: Final = "32-true"  # the trainer's default
-BUCKET = 50_000_000  # gradients that are reduced at once; the ranks in training are few
+BUCKET = 50_000_000  # numbers at once; the ranks in training are few
 HELD = 300_000_000  # weights on the GPU at once, beside a layer's own, where they wait in the memory of the CPU
 
 _REGISTERED: dict[str, dict[str, Any]] = {
@@ -45,12 +45,25 @@ class ZeRO(DeepSpeedStrategy):
     of weights alone is such a file by itself.
 
     Args:
-        options: those of Lightning's strategy
+        exclude_frozen_parameters: keep the base's weights out of checkpoints
+        reduce_bucket_size: gradients that are reduced at once
+        allgather_bucket_size: weights that are gathered at once by stages 1 and 2
+        options: the others of Lightning's strategy
     """
 
-    def __init__(self, **options: Any) -> None:
-        few = {"reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET}
-        super().__init__(**{"exclude_frozen_parameters": True, **few, **options})
+    def __init__(
+        self,
+        exclude_frozen_parameters: bool = True,
+        reduce_bucket_size: int = BUCKET,
+        allgather_bucket_size: int = BUCKET,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            exclude_frozen_parameters=exclude_frozen_parameters,
+            reduce_bucket_size=reduce_bucket_size,
+            allgather_bucket_size=allgather_bucket_size,
+            **options,
+        )
         if isinstance(self.config, dict):  # with offload it would refuse any optimizer but one that it compiles first
             self.config.setdefault("zero_force_ds_cpu_optimizer", False)
             divided = self.config.get("zero_optimization", {})

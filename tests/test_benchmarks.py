@@ -14,6 +14,7 @@ from benchmarks.models import Ours
 from benchmarks.texts import prompt_requests, without_sharing
 from sipo_pl.artifacts import read_jsonl, write_json, write_jsonl
 from sipo_pl.data.templates import Encoded
+from sipo_pl.errors import UserError
 from sipo_pl.metrics.hypervolume import Frame
 
 TINY = ["--shape", "tiny", "--device", "cpu", "--rank", "8"]
@@ -146,6 +147,12 @@ def test_methods_of_other_settings_stand_beside(tmp_path: Path, capsys: pytest.C
     with pytest.raises(SystemExit):
         seeds.main([*plain, "--beside", "strong", strong[0]])
     assert "--beside strong: give as many run folders as seeds, 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        seeds.main([*plain, "--beside", "strong", *strong, "--beside", "strong", *plain])
+    assert "--beside: each needs a name of its own" in capsys.readouterr().err
+    write_jsonl(tmp_path / "strong-2/judge/unit-00000.jsonl", answers[:2])
+    with pytest.raises(UserError, match="answers to other test prompts"):
+        seeds.main([*plain, "--beside", "strong", *strong])
 
 
 def test_the_first_words_of_answers_are_measured_alone(tmp_path: Path) -> None:

@@ -223,6 +223,27 @@ def test_shipped_strategies_lie_over_any_stage(command: Command, path: Path) -> 
         )
 
 
+def test_options_of_zero_are_those_of_the_trainers_strategy(command: Command) -> None:
+    words = [
+        "fit",
+        "--config",
+        "quickstart/align.yaml",
+        "--objective",
+        "detail",
+        "--trainer.strategy",
+        "sipo_pl.zero.ZeRO",
+    ]
+    given = {"stage": 3, "offload_parameters": True, "pin_memory": True, "nvme_path": "/fast"}
+    options = [
+        word for key, value in given.items() for word in (f"--trainer.strategy.{key}", json.dumps(value).strip('"'))
+    ]
+    said = command(*words, *options, "--print_config")
+    assert said.code == 0, said.err
+    printed = yaml.safe_load(said.out)["trainer"]["strategy"]["init_args"]
+    assert given.items() <= printed.items()
+    assert printed["exclude_frozen_parameters"] is True
+
+
 @pytest.mark.parametrize(
     "path",
     sorted(CONFIGS.rglob("*.yaml")),

@@ -21,6 +21,7 @@ from sipo_pl.metrics.hypervolume import hypervolume
 from sipo_pl.recipe import Data, Objective, Recipe
 from sipo_pl.recipe_check import check_recipe
 from sipo_pl.rewards.text import detail
+from sipo_pl.round_graph import as_one, passes
 from sipo_pl.weights import WeightPlan
 
 EASE = {"class_path": "sipo_pl.rewards.text.Ease"}
@@ -78,6 +79,11 @@ def test_stages_of_a_method_are_what_it_costs() -> None:
     assert stages_of(recipe, "mod_long", graph) == ["sft", "align_long-a", "align_long-b"]
     assert "filter" in stages_of(recipe, "sipo", graph)
     assert "raco-0.5,0.5" not in stages_of(recipe, "sipo", graph)
+
+
+def test_fits_of_all_objectives_are_one_command_where_so_asked() -> None:
+    recipe = make_recipe(["sft", "mod_long"], align="together")
+    assert [one.name for one in map(as_one, passes(build_graph(recipe), recipe))][2] == "align_long-a + align_long-b"
 
 
 def test_a_second_round_answers_with_its_own_policies() -> None:
@@ -145,6 +151,8 @@ def test_the_table_names_every_method_with_its_cost(compared: Path) -> None:
     assert float(rows["sft"]["win_rate"]) == pytest.approx(0.5)
     assert rows["sft"]["kendall_tau"] == rows["consistency"]["kendall_tau"] == ""
     assert int(rows["raco"]["backward_passes"]) > int(rows["dpo_lw"]["backward_passes"])
+    tokens = {name: int(row["trained_tokens"]) - int(rows["sft"]["trained_tokens"]) for name, row in rows.items()}
+    assert tokens["mod_long"] == 2 * tokens["mod"] > 0
     assert int(rows["sipo"]["generated_tokens"]) > int(rows["mod"]["generated_tokens"]) == 0
     assert [rows[name]["policies_per_token"] for name in ("sft", "mod", "soup", "raco", "sipo")] == [
         "1",

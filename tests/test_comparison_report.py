@@ -250,7 +250,7 @@ def test_the_control_is_each_objectives_own_policy_over_the_base(made: Path) -> 
 
 def test_it_is_said_where_the_first_was_trained_more_than_the_next(made: Path) -> None:
     metrics = read_json(made / "metrics.json")
-    ranked = sorted(metrics["methods"], key=lambda one: one["hypervolume"]["estimate"])
+    ranked = sorted(metrics["methods"], key=lambda one: (one["method"] != "dpo", one["hypervolume"]["estimate"]))
     first, second = ranked[-1], ranked[-2]
     first |= {"trained_tokens": 300, "kl": 2.2}
     second |= {"trained_tokens": 100, "kl": 2.0}
@@ -260,6 +260,11 @@ def test_it_is_said_where_the_first_was_trained_more_than_the_next(made: Path) -
     assert "3.0 times its training tokens and 2.5 times its KL from the base model." in strength(metrics)
     assert strength(metrics) in markdown(metrics)
     second |= {"trained_tokens": 0, "kl": 0.0}  # the base model
+    assert strength(metrics) == ""
+    second |= {"trained_tokens": 100, "kl": 2.0}
+    assert strength(metrics)
+    for entry in metrics["methods"]:
+        entry["hypervolume"]["estimate"] = 0.0
     assert strength(metrics) == ""
     metrics["methods"] = [first]
     assert strength(metrics) == ""

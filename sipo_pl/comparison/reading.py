@@ -82,15 +82,17 @@ def control(metrics: Metrics) -> str:
 
 def strength(metrics: Metrics) -> str:
     """Return by how much more the first by hypervolume was trained than the next, and how much further it went."""
-    ranked = sorted(metrics["methods"], key=lambda method: method["hypervolume"]["estimate"], reverse=True)
-    if len(ranked) < 2:
+    # the control answers at the corners alone
+    fronts = [method for method in metrics["methods"] if method["method"].rpartition(":")[2] != CONTROL]
+    ranked = sorted(fronts, key=lambda method: method["hypervolume"]["estimate"], reverse=True)
+    if len(ranked) < 2 or ranked[0]["hypervolume"]["estimate"] == 0:
         return ""
     first, second = ranked[:2]
     ratios = {name: first[name] / second[name] for name in STRENGTH_TITLES if second[name]}
     more = [f"{ratio:.1f} times its {STRENGTH_TITLES[name]}" for name, ratio in ratios.items() if ratio > MUCH_MORE]
     if not more:
         return ""
-    end = "More training and a greater distance from the base model raise a front by themselves."
+    end = "More training and a greater distance from the base model can raise a front by themselves."
     return f"Next to {second['title']}, the second by hypervolume, {first['title']} has {' and '.join(more)}. {end}"
 
 
