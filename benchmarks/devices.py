@@ -47,9 +47,8 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "zero2": Bench.zero2,
     "spread": Bench.spread,
 }
-USUAL = [
-    name for name in PARTS if name != "spread"
-]  # which makes the predictions once more, one device after the other
+# spread makes the predictions once more, one device after the other
+USUAL = [name for name in PARTS if name != "spread"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

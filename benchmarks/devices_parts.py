@@ -180,10 +180,12 @@ class Bench:
             if stage not in self.args.stages:
                 shutil.copytree(self.work / "one" / stage, self.work / "many" / stage)
                 continue
-            row = self._predict("many", stage, self.args.devices)
-            rate, single = self._rate(row, "many", stage), self._rate(one[stage], "one", stage)
-            row["x rows/s"], row["x rows/s, with the start"] = rate.steady / single.steady, rate.whole / single.whole
-            row["rows that differ"] = read.rows_that_differ(self.work / "many" / stage, self.work / "one" / stage)
+            many = self._predict("many", stage, self.args.devices)
+            rates = [read.rows_per_second(self.work / run / stage) for run in ("one", "many")]
+            one[stage]["rows/s"], many["rows/s"] = (rate.steady for rate in rates)
+            many["x rows/s"] = rates[1].steady / rates[0].steady
+            many["x rows/s, with the start"] = rates[1].whole / rates[0].whole
+            many["rows that differ"] = read.rows_that_differ(self.work / "many" / stage, self.work / "one" / stage)
 
     def spread(self) -> None:
         """Predict on all devices with the layers of one base model spread over them."""
@@ -194,14 +196,8 @@ class Bench:
             if stage in self.args.stages:
                 row = self._predict("spread", stage, 1, "--recipe.device_map", "auto")
                 row |= {"work": f"{stage}, layers spread", "GPUs": self.args.devices}
-                self._rate(row, "spread", stage)
+                row["rows/s"] = read.rows_per_second(self.work / "spread" / stage).steady
                 row["rows that differ"] = read.rows_that_differ(self.work / "spread" / stage, self.work / "one" / stage)
-
-    def _rate(self, row: dict[str, Any], run: str, stage: str) -> read.Rate:
-        """Add its rate to a prediction's row, and return it."""
-        rate = read.rows_per_second(self.work / run / stage)
-        row["rows/s"] = rate.steady
-        return rate
 
     def _rounding_fit(self) -> Ranks | None:
         """Begin a fit on the first device that differs from the one there in rounding alone."""

@@ -272,9 +272,9 @@ class Layout:
         """Return the layout of the round whose re-alignment makes the policies of `stage`; None for the first's."""
         return {"first": None, "align": self.previous, "realign": self}[stage]
 
-    def weighted(self, method: str, point: str) -> Path:
-        """Return the PEFT folder of the policy that a method trained at a point, or of its only one at none."""
-        return self.stage(f"{method}-{point}" if point else method) / "adapter"
+    def weighted(self, method: str, of: str) -> Path:
+        """Return the PEFT folder of the policy that a method trained at a point or for an objective, or of its one."""
+        return self.stage(f"{method}-{of}" if of else method) / "adapter"
 
     @property
     def frame(self) -> Path:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from sipo_pl.recipe import STAGES, Recipe, in_round, round_name
-from sipo_pl.trainer_stages import TRAINER_STAGES
+from sipo_pl.trainer_stages import TRAINER_STAGES, joins_objectives
 
 NEEDS = {  # a stage and the one without which it has nothing to do
     "measure-align": "evaluate-align",
@@ -53,7 +53,7 @@ def passes(nodes: Sequence[Node], recipe: Recipe) -> list[list[Node]]:
 
     def kind(numbered: tuple[int, Node]) -> tuple[str, int, int]:
         number, node = numbered
-        return node.config, node.round, -1 if node.config in ("align", "align_long", "realign") else number
+        return node.config, node.round, -1 if joins_objectives(node.config) else number
 
     return [[node for _, node in together] for _, together in groupby(enumerate(nodes), kind)]
 

@@ -26,7 +26,7 @@ from sipo_pl.recipe import is_of_round
 from sipo_pl.small_cli import STRICT, ShippedConfigFile, add_overwrite, add_recipe, add_stop_after, make_recipe
 from sipo_pl.stage_run import Saving, StageRun
 from sipo_pl.stopping import Stopping
-from sipo_pl.trainer_stages import DEFAULT_STAGE, EVALUATION_VERBS, TRAINER_STAGES, TrainerStage
+from sipo_pl.trainer_stages import DEFAULT_STAGE, EVALUATION_VERBS, TRAINER_STAGES, TrainerStage, joins_objectives
 from sipo_pl.weights import parse_point, point_name
 
 log = logging.getLogger("sipo_pl")
@@ -298,8 +298,7 @@ def _members(stage_name: str, arguments: Sequence[str]) -> dict[str, list[str]]:
     """
     options = list(arguments[1:])
     at = next((index for index, word in enumerate(options) if word.partition("=")[0] == OBJECTIVE), None)
-    joins = at is not None and arguments[0] == "fit" and TRAINER_STAGES[stage_name].named_for == "objective"
-    if at is None or not joins:
+    if at is None or arguments[0] != "fit" or not joins_objectives(stage_name):
         return {"": options}
     inline = "=" in options[at]
     value = options[at].partition("=")[2] if inline else "".join(options[at + 1 : at + 2])

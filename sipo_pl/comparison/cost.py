@@ -1,7 +1,6 @@
 """What each method cost, from the prepared data on: what methods share is counted for each of them."""
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,8 @@ def costs(recipe: Recipe) -> dict[str, dict[str, Any]]:
             "generated_tokens": sum(_generated(recipe, nodes[stage]) for stage in stages),
             "policies_per_token": max([len(one.mix) for one in mixes if one.method == name] + [1]),
         }
-    tokens = {name: one["trained_tokens"] for name, one in found.items()}
-    if "mod" in tokens and tokens.get("mod_long", math.inf) <= tokens["mod"]:
+    pair = [found[name]["trained_tokens"] for name in ("mod", "mod_long") if name in found]
+    if len(pair) == 2 and pair[1] <= pair[0]:
         LOG.warning("mod_long was trained on no more tokens than mod: raise align_long's data.max_pairs or max_epochs")
     return found
 

@@ -7,15 +7,14 @@ from typing import Any
 
 from sipo_pl.comparison.browser import browser, script
 from sipo_pl.comparison.reading import (
-    control,
     cost_table,
     frame_table,
     headline,
     points_table,
+    remarks,
     results_note,
     results_table,
     sensitivity_table,
-    strength,
 )
 from sipo_pl.recipe import Recipe
 from sipo_pl.report.markup import document, element, picture, table
@@ -56,7 +55,7 @@ def page(recipe: Recipe, metrics: Metrics, parts: Parts) -> str:
     body = [
         element("h1", f"{recipe.name}: methods compared on {', '.join(recipe.objective_names)}"),
         element("p", headline(metrics), "headline"),
-        *(element("p", said, "note") for said in (control(metrics), strength(metrics)) if said),
+        *(element("p", said, "note") for said in remarks(metrics)),
         *_fronts(metrics, parts.pictures),
         *_results(metrics),
         *_cost(metrics, parts),

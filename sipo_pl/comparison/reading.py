@@ -96,6 +96,11 @@ def strength(metrics: Metrics) -> str:
     return f"Next to {second['title']}, the second by hypervolume, {first['title']} has {' and '.join(more)}. {end}"
 
 
+def remarks(metrics: Metrics) -> list[str]:
+    """Return what a reader must know beside the headline."""
+    return [said for said in (control(metrics), strength(metrics)) if said]
+
+
 def results_note(metrics: Metrics) -> str:
     """Return what must be known to read the table of results."""
     return RESULTS_NOTE.format(level=metrics["bootstrap"]["level"], prompts=metrics["prompts"])
@@ -157,7 +162,7 @@ def sensitivity_table(metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> Ta
 
 def markdown(metrics: Metrics) -> str:
     """Return the results and the cost as Markdown; the same bytes each time, and so without minutes."""
-    notes = [f"{note}\n" for note in (results_note(metrics), control(metrics), strength(metrics)) if note]
+    notes = [f"{note}\n" for note in (results_note(metrics), *remarks(metrics))]
     return "\n".join([markdown_table(*results_table(metrics)), *notes, markdown_table(*cost_table(metrics))])
 
 
