@@ -18,15 +18,15 @@ from benchmarks.measuring import Run, clock, copy_rate, fastest, interleaved
 from benchmarks.models import Ours, Peer, Setting
 from benchmarks.peers import fuse_as_released, fuse_in_batches, generate_one_policy
 from benchmarks.texts import POINTS, behind_header, prompt_requests, random_prompts, real_prompts
-from sipo_pl.divergences import ReverseKL
-from sipo_pl.fusion import next_tokens
-from sipo_pl.policies.adapters import Factors
-from sipo_pl.policies.compiled import compile_layers
-from sipo_pl.policies.decoding import Decoding, Request
-from sipo_pl.policies.fused_rows import FusedRows, Fusion
-from sipo_pl.policies.generation import generate
-from sipo_pl.policies.policies import PolicySet
-from sipo_pl.policies.slot_sizes import SlotSizes
+from sipo_pl.engine.decoding.fused_rows import FusedRows, Fusion
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Request
+from sipo_pl.engine.decoding.slot_sizes import SlotSizes
+from sipo_pl.engine.lora.adapters import Factors
+from sipo_pl.engine.lora.policies import PolicySet
+from sipo_pl.engine.models.compilation import compile_layers
+from sipo_pl.method.divergences import ReverseKL
+from sipo_pl.method.fusion import next_tokens
 
 NO_EOS = -1  # no such token: every row runs to its limit
 LONGEST = 4096

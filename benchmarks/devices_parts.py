@@ -17,8 +17,8 @@ from benchmarks import devices_read as read
 from benchmarks.devices_setup import OBJECTIVES, make_model, write_recipe
 from benchmarks.launcher import Ranks, SelfStarted, is_gone
 from benchmarks.models import Setting
-from sipo_pl.artifacts import Manifest
-from sipo_pl.lanes import VISIBLE
+from sipo_pl.run.devices import VISIBLE
+from sipo_pl.storage.artifacts import Manifest
 
 STAGE = f"align-{OBJECTIVES[0]}"
 STAGES = ("sample", "review", "rewrite", "score")

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from benchmarks.models import Setting, load_model
-from sipo_pl.prompts.files import SHIPPED
+from sipo_pl.text.prompts.files import SHIPPED
 
 OBJECTIVES = ("broad", "narrow")
 WEIGHTS = ("0.7,0.3", "0.3,0.7")

@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 from benchmarks.measuring import clock
 from benchmarks.models import TARGETS, Setting, load_model, load_tokenizer
 from benchmarks.peers import response_logps_with_peft
-from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.logprobs import collate
+from sipo_pl.text.templates import Encoded
+from sipo_pl.text.token_batch import collate
 
 Pair = tuple[Encoded, Encoded]
 LEARNING_RATE = 5e-4

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks import options
 from benchmarks.models import Ours
 from benchmarks.texts import scored_rows
-from sipo_pl.divergences import ReverseKL
+from sipo_pl.method.divergences import ReverseKL
 from sipo_pl.rewards.implicit import implicit_rewards
 
 POLICIES = 2

@@ -165,7 +165,7 @@ def free_port() -> int:
 
 def _context() -> Any:
     context = multiprocessing.get_context(_method)
-    context.set_forkserver_preload(["sipo_pl.preload", "deepspeed"])
+    context.set_forkserver_preload(["sipo_pl.run.preload", "deepspeed"])
     return context
 
 
@@ -184,8 +184,8 @@ def _launched(rank: int, count: int, port: str) -> dict[str, str]:
 
 def _run(words: list[str], environment: dict[str, str], said: str) -> None:
     """Run a command in this process, which ends with its exit code."""
-    from sipo_pl import cli
-    from sipo_pl.lanes import settle_threads
+    from sipo_pl.cli.main import main as cli
+    from sipo_pl.run.devices import settle_threads
 
     os.environ.clear()
     os.environ.update(environment)

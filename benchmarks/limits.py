@@ -6,9 +6,9 @@ from typing import NamedTuple
 from torch import nn
 from transformers import PreTrainedModel
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.adapters import Factors
-from sipo_pl.policies.decoding import Request
+from sipo_pl.engine.decoding.options import Request
+from sipo_pl.engine.lora.adapters import Factors
+from sipo_pl.text.templates import Encoded
 
 
 class StepBytes(NamedTuple):

@@ -18,10 +18,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from sipo_pl.policies.adapters import Factors
-from sipo_pl.policies.loading import resolve_base_model
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.policies import BASE, Place, PolicySet
+from sipo_pl.engine.lora.adapters import Factors
+from sipo_pl.engine.lora.policies import BASE, Place, PolicySet
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.engine.models.loading import resolve_base_model
 
 Shape = Literal["smollm2", "1b", "3b", "7b", "tiny"]
 SHAPES: tuple[Shape, ...] = ("smollm2", "1b", "3b", "7b", "tiny")

@@ -7,9 +7,9 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import DynamicCache
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.decoding import Request
-from sipo_pl.policies.logprobs import TokenBatch, collate
+from sipo_pl.engine.decoding.options import Request
+from sipo_pl.text.templates import Encoded
+from sipo_pl.text.token_batch import TokenBatch, collate
 
 
 def left_padded(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -18,12 +18,12 @@ from benchmarks.measuring import Run, fastest, interleaved, matmul_rate
 from benchmarks.models import Ours, Peer, Setting
 from benchmarks.peers import rewards_with_peft
 from benchmarks.texts import scored_rows, without_sharing
-from sipo_pl.data.templates import Encoded
-from sipo_pl.divergences import ReverseKL
-from sipo_pl.policies.adapters import Factors, interpolations
-from sipo_pl.policies.compiled import compile_layers
-from sipo_pl.policies.policies import PolicySet
+from sipo_pl.engine.lora.adapters import Factors, interpolations
+from sipo_pl.engine.lora.policies import PolicySet
+from sipo_pl.engine.models.compilation import compile_layers
+from sipo_pl.method.divergences import ReverseKL
 from sipo_pl.rewards.implicit import implicit_rewards
+from sipo_pl.text.templates import Encoded
 
 BETA = 0.1
 PAIR_POINTS = [(w, 1 - w) for w in (0.2, 0.4, 0.6, 0.8)]

@@ -19,12 +19,12 @@ from benchmarks import options
 from benchmarks.measuring import interleaved
 from benchmarks.models import Ours
 from benchmarks.texts import random_prompts, random_rows
-from sipo_pl.artifacts import atomic_path
-from sipo_pl.divergences import ReverseKL
-from sipo_pl.policies.adapters import Factors
-from sipo_pl.policies.decoding import Decoding, Request
-from sipo_pl.policies.generation import generate
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Request
+from sipo_pl.engine.lora.adapters import Factors
+from sipo_pl.method.divergences import ReverseKL
 from sipo_pl.rewards.implicit import implicit_rewards
+from sipo_pl.storage.artifacts import atomic_path
 
 COLUMNS = ("work", "grows with", "sizes", "seconds", "slope", "R2", "peak MiB 1x", "peak MiB 10x", "growth")
 LONGER = 10

@@ -18,19 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.tradeoff import FORMULAS
-from sipo_pl.artifacts import read_json
-from sipo_pl.comparison.answers import Answers, read_answers, rewards_by_method
-from sipo_pl.comparison.ruler import ruler
-from sipo_pl.comparison.tables import write_csv
 from sipo_pl.data.units import read_units
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 from sipo_pl.metrics.bootstrap import LEVEL
 from sipo_pl.metrics.hypervolume import Frame, hypervolume
-from sipo_pl.recipe import Layout
+from sipo_pl.recipe.recipe import Layout
+from sipo_pl.report.comparison.answers import Answers, read_answers, rewards_by_method
+from sipo_pl.report.comparison.ruler import ruler
+from sipo_pl.report.comparison.tables import write_csv
 from sipo_pl.report.plain_tables import markdown_table
 from sipo_pl.report.tables import number
 from sipo_pl.rewards import text
-from sipo_pl.rewards.base import TextRow
+from sipo_pl.storage.artifacts import read_json
+from sipo_pl.text.prompt import TextRow
 
 Rewards = Mapping[str, NDArray[np.float64]]  # method -> (prompts, points, objectives)
 

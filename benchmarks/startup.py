@@ -29,7 +29,7 @@ FIRST, NEXT, AFRESH = "first stage of a run", "next stage of a run", "the same s
 COLUMNS = ("what", "seconds", "of plain import")
 _STAGES = """
 import json, sys, time
-from sipo_pl.stage_process import StageProcess
+from sipo_pl.run.stage_process import StageProcess
 seconds = []
 for _ in range(2):
     start = time.perf_counter()

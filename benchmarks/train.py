@@ -26,17 +26,17 @@ from benchmarks.measuring import clock, matmul_rate, medians
 from benchmarks.models import TARGETS, Setting, load_model
 from benchmarks.scaling import forget_peak, peak
 from benchmarks.texts import random_rows
-from sipo_pl.data.templates import Encoded
-from sipo_pl.losses import dpo_loss, nll_per_token
-from sipo_pl.policies.attention import attend_along
-from sipo_pl.policies.carried import summed_over
-from sipo_pl.policies.compiled import compile_layers
-from sipo_pl.policies.forwards import forwards_of, tokens_at_once
-from sipo_pl.policies.graphed import AdapterLogps
-from sipo_pl.policies.joined import Forward, joined_sums, twin
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.packed import pack, packed_length, packed_logps
-from sipo_pl.policies.packed_attention import NAME
+from sipo_pl.engine.decoding.attention import attend_along
+from sipo_pl.engine.logprobs.chunked_backward import summed_over
+from sipo_pl.engine.logprobs.cuda_graphs import AdapterLogps
+from sipo_pl.engine.logprobs.joined import Forward, joined_sums, twin
+from sipo_pl.engine.logprobs.packed_attention import NAME
+from sipo_pl.engine.logprobs.packed_sequences import pack, packed_length, packed_logps
+from sipo_pl.engine.logprobs.token_budget import forwards_of, tokens_at_once
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.engine.models.compilation import compile_layers
+from sipo_pl.method.losses import dpo_loss, nll_per_token
+from sipo_pl.text.templates import Encoded
 
 LOSSES = {"dpo": Objective(beta=0.1), "dpo_nll": Objective(beta=0.1, alpha=0.1)}
 OURS, RELEASED = "ours,", "as released"

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from sipo_pl.zero import is_zero
+from sipo_pl.training.zero import is_zero
 
 
 class BestCheckpoint(ModelCheckpoint):

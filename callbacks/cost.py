@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sipo_pl.modules.fit import Fit, FitBatch
+from sipo_pl.training.fit import Fit, FitBatch
 
 TRAINED_TOKENS, BACKWARD_PASSES = "trained tokens", "backward passes"
 

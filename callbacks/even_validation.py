@@ -4,7 +4,7 @@ import sys
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sipo_pl.modules.fit import Fit
+from sipo_pl.training.fit import Fit
 
 
 class EvenValidation(Callback):

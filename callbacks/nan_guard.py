@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 
 
 class NaNGuard(Callback):

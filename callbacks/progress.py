@@ -5,10 +5,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sipo_pl.data.unit_data import UnitLoader
-from sipo_pl.modules.fit import Fit
-from sipo_pl.modules.prediction import PredictionModule
-from sipo_pl.progress import Progress
+from sipo_pl.data.datamodules.unit_data import UnitLoader
+from sipo_pl.messages.progress import Progress
+from sipo_pl.prediction.base import PredictionModule
+from sipo_pl.training.fit import Fit
 
 
 class FitProgress(Callback):

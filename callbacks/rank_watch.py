@@ -2,7 +2,7 @@
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sipo_pl import ranks
+from sipo_pl.messages import ranks
 
 
 class RankWatch(Callback):

@@ -10,10 +10,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from sipo_pl.artifacts import atomic_path, remove
-from sipo_pl.errors import Stopped
-from sipo_pl.modules.fit import Fit
-from sipo_pl.stopping import Stopping
+from sipo_pl.messages.errors import Stopped
+from sipo_pl.storage.artifacts import atomic_path, remove
+from sipo_pl.storage.stopping import Stopping
+from sipo_pl.training.fit import Fit
 
 
 class ResumeCheckpoint(Checkpoint):

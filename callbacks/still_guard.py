@@ -5,9 +5,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from sipo_pl.errors import UserError
-from sipo_pl.modules.lora_fit import LoRAFit
-from sipo_pl.zero import gathered
+from sipo_pl.messages.errors import UserError
+from sipo_pl.training.lora_fit import LoRAFit
+from sipo_pl.training.zero import gathered
 
 
 class StillGuard(Callback):

@@ -4,10 +4,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sipo_pl.artifacts import write_jsonl
-from sipo_pl.data.unit_data import Unit
+from sipo_pl.data.datamodules.unit_data import Unit
 from sipo_pl.data.units import unit_path
-from sipo_pl.stopping import Stopping
+from sipo_pl.storage.artifacts import write_jsonl
+from sipo_pl.storage.stopping import Stopping
 
 
 class UnitWriter(Callback):

@@ -14,8 +14,8 @@ from once import make_once
 from tiny import CHAT_TEMPLATE, make_tiny_model
 from tiny_run import Command, Said, make_talkative_model, sipo_pl, write_recipe
 
-from sipo_pl import cli
-from sipo_pl.stopping import SIGNALS
+from sipo_pl.cli import main as cli
+from sipo_pl.storage.stopping import SIGNALS
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest_plugins = ["golden_table"]

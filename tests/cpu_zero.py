@@ -7,7 +7,7 @@ from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
-from sipo_pl.zero import ZeRO
+from sipo_pl.training.zero import ZeRO
 
 
 class CPUZeRO(ZeRO):

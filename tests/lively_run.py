@@ -9,8 +9,8 @@ import yaml
 from tiny import CHAT_TEMPLATE, make_tiny_adapter, make_tiny_model
 from tiny_run import NAMES, write_yaml
 
-from sipo_pl.artifacts import write_json
-from sipo_pl.policies.loading import weights_hash
+from sipo_pl.engine.models.loading import weights_hash
+from sipo_pl.storage.artifacts import write_json
 
 
 class Lively(NamedTuple):

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from tiny import make_tiny_adapter
 from tiny_run import environment
 
-from sipo_pl.divergences import ReverseKL
-from sipo_pl.policies.decoding import Decoding
-from sipo_pl.recipe import Template
+from sipo_pl.engine.decoding.options import Decoding
+from sipo_pl.method.divergences import ReverseKL
+from sipo_pl.recipe.recipe import Template
 from sipo_pl.use.fusion_file import FORMAT, FusionFile, component_of
 
 STARTED = re.compile(r"serving (?P<name>\S+) at (?P<url>http://\S+?),")

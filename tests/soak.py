@@ -20,7 +20,7 @@ from malformed import CHAT, JSON, RAW, WRONG, Malformed, malformed, valid
 from serving import Server, serve, write_policies
 from tiny import CHAT_TEMPLATE, make_tiny_model
 
-from sipo_pl.recipe import Template
+from sipo_pl.recipe.recipe import Template
 
 BODY_BYTES = 20_000
 GROWTH = 1.05

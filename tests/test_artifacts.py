@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipo_pl.artifacts import (
+from sipo_pl.messages.errors import UserError
+from sipo_pl.storage.artifacts import (
     Manifest,
     atomic_path,
     content_hash,
@@ -25,7 +26,6 @@ from sipo_pl.artifacts import (
     write_json,
     write_jsonl,
 )
-from sipo_pl.errors import UserError
 
 KEYS = {"beta": 0.1, "template": {"kind": "plain", "system": None}}
 INPUTS = {"prepare": "0" * 64}
@@ -50,7 +50,7 @@ def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
     code = """
         import os, signal, sys
         from pathlib import Path
-        from sipo_pl.artifacts import write_jsonl
+        from sipo_pl.storage.artifacts import write_jsonl
         def rows():
             yield {"new": 1}
             os.kill(os.getpid(), signal.SIGKILL)
@@ -67,7 +67,7 @@ def test_a_kill_before_the_rename_leaves_no_folder(tmp_path: Path) -> None:
     code = """
         import os, signal, sys
         from pathlib import Path
-        from sipo_pl.artifacts import atomic_path
+        from sipo_pl.storage.artifacts import atomic_path
         with atomic_path(Path(sys.argv[1])) as aside:
             aside.mkdir()
             (aside / "half").write_text("x")
@@ -284,7 +284,7 @@ def test_an_input_that_is_missing_or_not_complete_names_the_command_that_makes_i
 HOLD = """
     import sys, time
     from pathlib import Path
-    from sipo_pl.artifacts import lock
+    from sipo_pl.storage.artifacts import lock
     with lock(Path(sys.argv[1])):
         print("held", flush=True)
         time.sleep(60)
@@ -323,8 +323,8 @@ def test_a_file_that_cannot_be_written_is_one_line_and_leaves_the_old_one(tmp_pa
     code = """
         import resource, sys
         from pathlib import Path
-        from sipo_pl.artifacts import write_jsonl
-        from sipo_pl.errors import UserError
+        from sipo_pl.storage.artifacts import write_jsonl
+        from sipo_pl.messages.errors import UserError
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
             write_jsonl(Path(sys.argv[1]), [{"new": "x" * 5000}])
@@ -342,9 +342,9 @@ def test_an_adapter_that_does_not_fit_on_the_disk_is_one_line(tmp_path: Path) ->
     code = """
         import resource, sys, torch
         from pathlib import Path
-        from sipo_pl.errors import UserError
-        from sipo_pl.checkpoint_io import AtomicCheckpointIO
-        from sipo_pl.policies.adapters import write_adapter
+        from sipo_pl.messages.errors import UserError
+        from sipo_pl.training.checkpoint_io import AtomicCheckpointIO
+        from sipo_pl.engine.lora.adapters import write_adapter
         folder = Path(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
         factors = {"q_proj": (torch.zeros(4, 4000), torch.zeros(4000, 4))}

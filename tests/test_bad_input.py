@@ -123,7 +123,7 @@ def test_files_that_are_no_config(folder: Path, command: Command, content: bytes
         ((*FIT, "--recipe.sed", "3"), "no option '--recipe.sed'; did you mean '--recipe.seed'?"),
         ((*FIT, "--overwrit"), "no option '--overwrit'; did you mean '--overwrite'?"),
         ((*FIT, "--model.warmup", "fast"), "--model.warmup: expected float, found 'fast'"),
-        ((*FIT, "--model.loss", "sipo_pl.losses.DPOO"), "--model.loss: sipo_pl.losses has no 'DPOO'; did you mean 'DPO'?"),
+        ((*FIT, "--model.loss", "sipo_pl.method.losses.DPOO"), "--model.loss: sipo_pl.method.losses has no 'DPOO'; did you mean 'DPO'?"),
         ((*FIT, "--recipe", "{dir}/nope.yaml"), "--recipe: no such file '{dir}/nope.yaml'"),
         ((*FIT[:-1], "kin"), "no objective 'kin'; did you mean 'kind'?"),
         (FIT[:-2], "{dir}/align.yaml: 'objective' is missing; --objective gives it"),

@@ -12,10 +12,10 @@ from benchmarks import decode, fidelity, offload, options, reward, scaling, seed
 from benchmarks.limits import scoring_operations, step_bytes
 from benchmarks.models import Ours
 from benchmarks.texts import prompt_requests, without_sharing
-from sipo_pl.artifacts import read_jsonl, write_json, write_jsonl
-from sipo_pl.data.templates import Encoded
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 from sipo_pl.metrics.hypervolume import Frame
+from sipo_pl.storage.artifacts import read_jsonl, write_json, write_jsonl
+from sipo_pl.text.templates import Encoded
 
 TINY = ["--shape", "tiny", "--device", "cpu", "--rank", "8"]
 FEW = [*TINY, "--repeats", "1", "--prompt_tokens", "5", "12"]

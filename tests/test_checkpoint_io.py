@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_run import Command, write_recipe
 
-from sipo_pl.artifacts import file_hash
-from sipo_pl.checkpoint_io import AtomicCheckpointIO, newest_readable, read_checkpoint
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
+from sipo_pl.storage.artifacts import file_hash
+from sipo_pl.training.checkpoint_io import AtomicCheckpointIO, newest_readable, read_checkpoint
 
 
 def save(path: Path, step: int) -> Path:

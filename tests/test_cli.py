@@ -19,10 +19,10 @@ from lightning.pytorch import Trainer
 from tiny_run import Command, environment, write_recipe
 
 import sipo_pl
-from sipo_pl import cli
-from sipo_pl.small_cli import build_parser
-from sipo_pl.trainer_cli import StageCLI
-from sipo_pl.trainer_stages import SMALL_STAGES, TRAINER_STAGES, verbs_of
+from sipo_pl.cli import main as cli
+from sipo_pl.cli.trainer import StageCLI
+from sipo_pl.recipe.config.command_parser import build_parser
+from sipo_pl.registry import SMALL_STAGES, TRAINER_STAGES, verbs_of
 
 HEAVY = ("torch", "transformers", "lightning", "datasets", "peft", "matplotlib", "pandas")
 SNAPSHOT = Path(__file__).parent / "snapshots/options.txt"
@@ -108,7 +108,7 @@ def test_small_commands_say_their_help_and_plan_without_heavy_imports(tmp_path: 
     ]
     program = f"""
 import contextlib, io, json, sys
-from sipo_pl import cli
+from sipo_pl.cli import main as cli
 codes = []
 for words in {calls!r}:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -231,7 +231,7 @@ def test_options_of_zero_are_those_of_the_trainers_strategy(command: Command) ->
         "--objective",
         "detail",
         "--trainer.strategy",
-        "sipo_pl.zero.ZeRO",
+        "sipo_pl.training.zero.ZeRO",
     ]
     given = {"stage": 3, "offload_parameters": True, "pin_memory": True, "nvme_path": "/fast"}
     options = [

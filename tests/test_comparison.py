@@ -11,18 +11,18 @@ import pytest
 from tiny_compare import command as run_command
 from tiny_run import Command, environment
 
-from sipo_pl.artifacts import Manifest, read_json, read_jsonl
-from sipo_pl.comparison_graph import stages_of
 from sipo_pl.data.units import read_units
-from sipo_pl.errors import SettingError
-from sipo_pl.graph import build_graph
-from sipo_pl.methods import METHODS, Source, entrants
+from sipo_pl.messages.errors import SettingError
+from sipo_pl.method.weights import WeightPlan
 from sipo_pl.metrics.hypervolume import hypervolume
-from sipo_pl.recipe import Data, Objective, Recipe
-from sipo_pl.recipe_check import check_recipe
+from sipo_pl.recipe.checks import check_recipe
+from sipo_pl.recipe.graph.comparison import stages_of
+from sipo_pl.recipe.graph.round import as_one, passes
+from sipo_pl.recipe.graph.run import build_graph
+from sipo_pl.recipe.methods import METHODS, Source, entrants
+from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.rewards.text import detail
-from sipo_pl.round_graph import as_one, passes
-from sipo_pl.weights import WeightPlan
+from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
 
 EASE = {"class_path": "sipo_pl.rewards.text.Ease"}
 

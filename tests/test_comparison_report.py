@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sipo_pl.artifacts import open_stage, read_json, write_json, write_jsonl
-from sipo_pl.comparison.looks import looks
-from sipo_pl.comparison.pictures import gains, utilities
-from sipo_pl.comparison.reading import control, headline, markdown, strength
-from sipo_pl.comparison.tables import BESIDE, COST
-from sipo_pl.methods import METHODS, entrants
-from sipo_pl.recipe import Data, Objective, Recipe
+from sipo_pl.method.weights import WeightPlan
+from sipo_pl.recipe.methods import METHODS, entrants
+from sipo_pl.recipe.recipe import Data, Objective, Recipe
+from sipo_pl.report.comparison.looks import looks
+from sipo_pl.report.comparison.pictures import gains, utilities
+from sipo_pl.report.comparison.reading import control, headline, markdown, strength
+from sipo_pl.report.comparison.tables import BESIDE, COST
 from sipo_pl.report.plain_tables import latex_table, latex_text, markdown_text
 from sipo_pl.report.tables import number
 from sipo_pl.stages.compare import compare
-from sipo_pl.weights import WeightPlan
+from sipo_pl.storage.artifacts import open_stage, read_json, write_json, write_jsonl
 
 NASTY = '</script><script>document.title = "broken"</script><!-- <img src="https://example.org/x.png"> & \u2028 \x00'
 NAMES = ["a_b", "50%&$", "plain", "x^2"]  # what LaTeX and Markdown take for their own

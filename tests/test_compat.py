@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from sipo_pl.compat import Compat
+from sipo_pl.recipe.compat import Compat
 
 PAPER = Path(__file__).parents[1] / "configs/compat/paper.yaml"
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from tiny_run import Command, environment, write_recipe, write_yaml
 
-from sipo_pl.artifacts import read_json
 from sipo_pl.callbacks.best import BestCheckpoint
+from sipo_pl.storage.artifacts import read_json
 
 
 def states(folder: Path) -> dict[str, bytes]:
@@ -119,7 +119,7 @@ def test_the_best_of_a_fit_is_known_at_another_place(tmp_path: Path) -> None:
 FULL_DISK = """
     import os, subprocess, sys
     from pathlib import Path
-    from sipo_pl import cli
+    from sipo_pl.cli import main as cli
 
     folder = Path(sys.argv[1])
 

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from tiny_run import Command, write_recipe
 
 from benchmarks.launcher import Ranks
-from sipo_pl.artifacts import Manifest, file_hash
-from sipo_pl.data.unit_data import shares
+from sipo_pl.data.datamodules.unit_data import shares
 from sipo_pl.data.units import unit_files
-from sipo_pl.stopping import STOP_VARIABLE
+from sipo_pl.storage.artifacts import Manifest, file_hash
+from sipo_pl.storage.stopping import STOP_VARIABLE
 
 # six pairs in steps of four and two; plain SGD, whose steps show the size of a gradient, where Adam's do not
 STEPS = [

@@ -12,8 +12,8 @@ from tiny_run import Command, write_recipe
 from transformers import AutoModelForCausalLM
 
 from benchmarks.launcher import Ranks
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.lora.stack import LoRAStack
 
 ZERO = "cpu_zero.CPUZeRO"
 CLOSE = 1e-5

@@ -4,18 +4,12 @@ from typing import Any
 import pytest
 import torch
 
-from sipo_pl.compat import Compat
-from sipo_pl.divergences import (
-    Alpha,
-    Divergence,
-    ForwardKL,
-    JensenShannon,
-    ReverseKL,
-    UnscaledAlpha,
-    recipe_divergence,
-)
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.recipe import Component, Data, Objective, Recipe
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
+from sipo_pl.method.divergences.alpha import UnscaledAlpha
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.divergence import recipe_divergence
+from sipo_pl.recipe.recipe import Component, Data, Objective, Recipe
 
 
 def recipe(divergence: Component | None = None, **compat: Any) -> Recipe:
@@ -45,7 +39,7 @@ def test_which_divergences_need_what() -> None:
 
 def test_a_recipe_names_its_divergence() -> None:
     assert recipe_divergence(recipe()) == ReverseKL()
-    alpha = {"class_path": "sipo_pl.divergences.Alpha", "init_args": {"alpha": 0.3}}
+    alpha = {"class_path": "sipo_pl.method.divergences.Alpha", "init_args": {"alpha": 0.3}}
     assert recipe_divergence(recipe(alpha)) == Alpha(0.3)
     assert recipe_divergence(recipe(alpha, unscaled_alpha=True)) == UnscaledAlpha(0.3)
     assert recipe_divergence(recipe(unscaled_alpha=True)) == ReverseKL()
@@ -61,11 +55,19 @@ def test_the_unscaled_alpha_lacks_one_factor_and_rewards_alike() -> None:
 @pytest.mark.parametrize(
     ("divergence", "error", "message"),
     [
-        ({"class_path": "sipo_pl.divergences.ReversKL"}, UsageError, "did you mean 'ReverseKL'"),
-        ({"class_path": "sipo_pl.recipe.Recipe"}, UsageError, "not a Divergence"),
-        ({"class_path": "sipo_pl.divergences.ReverseKL", "init_args": {"alpha": 1}}, UsageError, "init_args"),
-        ({"class_path": "sipo_pl.divergences.Alpha", "init_args": {"alpha": 1.0}}, UserError, r"1 is not in \(0, 1\)"),
-        ({"class_path": "sipo_pl.divergences.Alpha", "init_args": {"alpha": math.nan}}, UserError, "nan is not in"),
+        ({"class_path": "sipo_pl.method.divergences.ReversKL"}, UsageError, "did you mean 'ReverseKL'"),
+        ({"class_path": "sipo_pl.recipe.recipe.Recipe"}, UsageError, "not a Divergence"),
+        ({"class_path": "sipo_pl.method.divergences.ReverseKL", "init_args": {"alpha": 1}}, UsageError, "init_args"),
+        (
+            {"class_path": "sipo_pl.method.divergences.Alpha", "init_args": {"alpha": 1.0}},
+            UserError,
+            r"1 is not in \(0, 1\)",
+        ),
+        (
+            {"class_path": "sipo_pl.method.divergences.Alpha", "init_args": {"alpha": math.nan}},
+            UserError,
+            "nan is not in",
+        ),
     ],
 )
 def test_a_wrong_divergence_is_refused(divergence: Component, error: type[Exception], message: str) -> None:

@@ -18,17 +18,18 @@ import torch
 import yaml
 
 import sipo_pl.data.rows as rows
-from sipo_pl import cli
-from sipo_pl.components import import_class
-from sipo_pl.data.marks import MarkRules
-from sipo_pl.divergences import ReverseKL
-from sipo_pl.losses import LossContext, PairLogps
-from sipo_pl.overrides import Overrides, parse_recipe
-from sipo_pl.recipe import STAGES, Data, Objective, Recipe, Template
-from sipo_pl.recipe_data import Mixture
-from sipo_pl.rewards.base import Reward, TextRow
-from sipo_pl.trainer_stages import SMALL_STAGES, TRAINER_STAGES
-from sipo_pl.weights import WeightPlan
+from sipo_pl.cli import main as cli
+from sipo_pl.method.divergences import ReverseKL
+from sipo_pl.method.losses import LossContext, PairLogps
+from sipo_pl.method.weights import WeightPlan
+from sipo_pl.recipe.components import import_class
+from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
+from sipo_pl.recipe.data import Mixture
+from sipo_pl.recipe.recipe import STAGES, Data, Objective, Recipe, Template
+from sipo_pl.registry import SMALL_STAGES, TRAINER_STAGES
+from sipo_pl.rewards.base import Reward
+from sipo_pl.text.marks import MarkRules
+from sipo_pl.text.prompt import TextRow
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -204,9 +205,12 @@ def test_every_key_is_described() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     first_cells = re.findall(r"^\| (?:\w+ \| )?(`.*?`) \|", text, re.MULTILINE)
     described = {part for cell in first_cells for word in re.findall(r"`([\w.]+)`", cell) for part in word.split(".")}
-    settings = import_class("sipo_pl.modules.lora_fit.LoRASettings")
+    settings = import_class("sipo_pl.training.lora_fit.LoRASettings")
     classes = [Recipe, Objective, Data, Mixture, Template, WeightPlan, MarkRules, settings]
-    classes += [import_class("sipo_pl.policies.decoding.Decoding"), import_class("sipo_pl.stage_run.Saving")]
+    classes += [
+        import_class("sipo_pl.engine.decoding.options.Decoding"),
+        import_class("sipo_pl.run.stage_folder.Saving"),
+    ]
     keys = {one.name for kind in classes for one in fields(kind)}
     for stage in TRAINER_STAGES.values():
         for path in (stage.module, stage.data):

@@ -11,8 +11,8 @@ from crash import TRACE_VARIABLE
 from safetensors.torch import load_file
 from tiny_run import Command, write_recipe, write_yaml
 
-from sipo_pl.artifacts import read_jsonl, write_jsonl
-from sipo_pl.policies.graphed import AdapterLogps
+from sipo_pl.engine.logprobs.cuda_graphs import AdapterLogps
+from sipo_pl.storage.artifacts import read_jsonl, write_jsonl
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

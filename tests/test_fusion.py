@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sipo_pl.fusion import fuse_alpha, fuse_forward_kl, fuse_jsd, fuse_reverse_kl, next_tokens
+from sipo_pl.method.fusion import fuse_alpha, fuse_forward_kl, fuse_jsd, fuse_reverse_kl, next_tokens
 
 V = 7
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sipo_pl.artifacts import open_stage
-from sipo_pl.errors import UsageError
-from sipo_pl.graph import Node, build_graph, check_inputs, choose
-from sipo_pl.recipe import STAGES, Data, Objective, Recipe
+from sipo_pl.messages.errors import UsageError
+from sipo_pl.recipe.graph.run import Node, build_graph, check_inputs, choose
+from sipo_pl.recipe.recipe import STAGES, Data, Objective, Recipe
+from sipo_pl.storage.artifacts import open_stage
 
 BEAVER_TAILS = {"review": False, "rewrite": False, "combine": False}
 SAMPLING_ONLY = dict.fromkeys(("evaluate-align", *STAGES[STAGES.index("review") : STAGES.index("report")]), False)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sipo_pl.lifetime import die_with
+from sipo_pl.run.lifetime import die_with
 
 CHILD = """
 import time
-from sipo_pl.lifetime import die_with_parent
+from sipo_pl.run.lifetime import die_with_parent
 die_with_parent()
 print("ready", flush=True)
 time.sleep(60)

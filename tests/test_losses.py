@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 import torch
 
-from sipo_pl.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
-from sipo_pl.errors import UsageError
-from sipo_pl.losses import (
+from sipo_pl.messages.errors import UsageError
+from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
+from sipo_pl.method.losses import (
     DPO,
     DPOLW,
     MODPO,

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sipo_pl.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
-from sipo_pl.losses import dpo_loss, dpo_lw_loss, dpo_nll_loss, implicit_reward, modpo_loss
-from sipo_pl.losses.base import Kind
-from sipo_pl.selection import Candidate, better_of, minimum_margin, select_pareto
+from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
+from sipo_pl.method.losses import dpo_loss, dpo_lw_loss, dpo_nll_loss, implicit_reward, modpo_loss
+from sipo_pl.method.losses.base import Kind
+from sipo_pl.method.selection import Candidate, better_of, minimum_margin, select_pareto
 
 DIVERGENCES = [ReverseKL(), ForwardKL(), JensenShannon(), Alpha(0.3), Alpha(0.9)]
 LOG_TWO = torch.tensor(2.0).log()

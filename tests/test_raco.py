@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sipo_pl.divergences import ReverseKL
-from sipo_pl.errors import UsageError
-from sipo_pl.losses import DPOLW, RACO, LossContext, PairLogps, conflict_averse_point, raco_step
+from sipo_pl.messages.errors import UsageError
+from sipo_pl.method.divergences import ReverseKL
+from sipo_pl.method.losses import DPOLW, RACO, LossContext, PairLogps, conflict_averse_point, raco_step
 
 numbers = st.floats(-2, 2, width=32)
 problems = st.tuples(st.integers(2, 4), st.integers(1, 5)).flatmap(

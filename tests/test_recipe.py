@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from sipo_pl.compat import Compat
-from sipo_pl.errors import SettingError
-from sipo_pl.recipe import Data, Layout, Objective, Recipe, Template
-from sipo_pl.recipe_check import check_recipe
+from sipo_pl.messages.errors import SettingError
+from sipo_pl.recipe.checks import check_recipe
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.recipe import Data, Layout, Objective, Recipe, Template
 
 RUN = Path("runs/x")
 

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from tiny_run import NAMES, Command, kill, sipo_pl, start, wait_until, write_recipe, write_yaml
 
-from sipo_pl.artifacts import Manifest, input_hash, read_json, read_jsonl
 from sipo_pl.data.units import read_units, unit_files
-from sipo_pl.policies.adapters import read_adapter
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.storage.artifacts import Manifest, input_hash, read_json, read_jsonl
 
 STAGES = {"review": False}  # for the time that it takes
 RESULTS = ("unit-*.jsonl", "kept.jsonl", "combined.jsonl", "adapter_model.safetensors", "metrics.json")

@@ -23,9 +23,9 @@ from tiny_run import (
 )
 from transformers import AutoModelForCausalLM
 
-from sipo_pl.artifacts import Manifest, read_json, read_jsonl
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
 
 
 def metrics_of(folder: Path) -> bytes:

@@ -10,8 +10,8 @@ from tiny import make_tiny_adapter
 from tiny_run import NAMES, Command, edit, write_recipe
 from transformers import AutoModelForCausalLM
 
-from sipo_pl.artifacts import Manifest, read_jsonl
-from sipo_pl.policies.adapters import read_adapter
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.storage.artifacts import Manifest, read_jsonl
 
 
 def manifest_of(folder: Path) -> Manifest:

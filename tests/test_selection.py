@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipo_pl.selection import (
+from sipo_pl.method.selection import (
     Candidate,
     Choice,
     better_of,

@@ -13,12 +13,12 @@ import yaml
 from safetensors.torch import load_file
 from tiny_run import Command, kill, start, wait_until, write_recipe, write_yaml
 
-from sipo_pl.artifacts import Manifest
-from sipo_pl.errors import UsageError
-from sipo_pl.graph import build_graph
-from sipo_pl.lanes import THREADS, VISIBLE, lane_environments, next_pass
-from sipo_pl.overrides import Overrides, parse_recipe
-from sipo_pl.round_graph import Node
+from sipo_pl.messages.errors import UsageError
+from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
+from sipo_pl.recipe.graph.round import Node
+from sipo_pl.recipe.graph.run import build_graph
+from sipo_pl.run.devices import THREADS, VISIBLE, lane_environments, next_pass
+from sipo_pl.storage.artifacts import Manifest
 
 NAMES = ("kind", "short")
 WEIGHTS = "adapter/adapter_model.safetensors"
@@ -79,7 +79,7 @@ def test_lanes_share_the_devices_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="stages are forked on Linux alone")
 def test_a_forked_stage_has_the_threads_that_its_lane_names() -> None:
-    begin = "import sys, time; from sipo_pl.stage_process import StageProcess as P"
+    begin = "import sys, time; from sipo_pl.run.stage_process import StageProcess as P"
     code = f"{begin}; p = P(['env'], {{sys.argv[1]: sys.argv[2]}})\nwhile p.code is None: time.sleep(0.1)"
     words = [sys.executable, "-c", code, THREADS, "3,1"]  # one list for nested regions, as OpenMP has it
     said = subprocess.run(words, env={**os.environ, THREADS: "2"}, capture_output=True, text=True, timeout=120)

@@ -14,9 +14,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tiny_run import Command, Said, write_recipe
 
-from sipo_pl.artifacts import Manifest, file_hash, read_json
-from sipo_pl.errors import UsageError
-from sipo_pl.stopping import ECHO, STOP_FILE, duration
+from sipo_pl.messages.errors import UsageError
+from sipo_pl.storage.artifacts import Manifest, file_hash, read_json
+from sipo_pl.storage.stopping import ECHO, STOP_FILE, duration
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 

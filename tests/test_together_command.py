@@ -15,7 +15,7 @@ from crash import TRACE_VARIABLE
 from safetensors.torch import load_file
 from tiny_run import Command, kill, start, wait_until, write_recipe, write_yaml
 
-from sipo_pl.artifacts import read_json, read_jsonl
+from sipo_pl.storage.artifacts import read_json, read_jsonl
 
 NAMES = ("kind", "short")
 BOTH = "+".join(NAMES)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from sipo_pl.errors import Stopped, UserError
-from sipo_pl.turns import Cancelled, Turn, take_turns
+from sipo_pl.messages.errors import Stopped, UserError
+from sipo_pl.run.turns import Cancelled, Turn, take_turns
 
 
 class Counting:

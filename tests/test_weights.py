@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipo_pl.errors import UsageError
-from sipo_pl.weights import WeightPlan, check_point, corners, interior_grid, parse_point, point_name
+from sipo_pl.messages.errors import UsageError
+from sipo_pl.method.weights import WeightPlan, check_point, corners, interior_grid, parse_point, point_name
 
 TWO = ["helpful", "harmless"]
 THREE = ["a", "b", "c"]

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from sipo_pl.rewards.base import TextRow
+from sipo_pl.text.prompt import TextRow
 
 _SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _DECODER = {**_SIZES, "num_key_value_heads": 2, "initializer_range": 0.3, "bos_token_id": 1, "eos_token_id": 2}

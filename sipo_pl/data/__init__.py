@@ -1,1 +1,1 @@
-"""Rows, templates, converters and DataModules."""
+"""Row schemas, readers, converters, splits, mixture, conflicts; DataModules."""

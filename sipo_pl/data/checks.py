@@ -4,10 +4,10 @@ import json
 import math
 from typing import Any
 
-from sipo_pl.artifacts import require_key
 from sipo_pl.data.readers import Cell, Located
-from sipo_pl.data.rows import Prompt
-from sipo_pl.errors import UserError, nearest
+from sipo_pl.messages.errors import UserError, nearest
+from sipo_pl.storage.artifacts import require_key
+from sipo_pl.text.prompt import Prompt
 
 ROLES = ("system", "user", "assistant")
 MESSAGE_KEYS = ("role", "content")

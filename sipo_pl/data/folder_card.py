@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from sipo_pl.artifacts import atomic_path, read_jsonl
+from sipo_pl.storage.artifacts import atomic_path, read_jsonl
 
 README = "README.md"
 Tables = Mapping[str, Mapping[str, str]]  # name of a table -> split -> file or pattern; the first is the usual one

@@ -1,59 +1,23 @@
-"""Data sets on the hub: their names, their rows, and a hash of their content."""
+"""Data sets on the hub: their rows, and a hash of their content."""
 
 import functools
 import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from sipo_pl.artifacts import content_hash, file_hash
-from sipo_pl.errors import UserError
-from sipo_pl.recipe_data import HUB_PREFIX
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.hub_names import HubSource, parse_hub_name
+from sipo_pl.storage.artifacts import content_hash, file_hash
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger("sipo_pl")
 
-FORM = "hub:owner/name:split@revision, or hub:owner/name/config:split@revision"
 ANSWER_SECONDS = 10.0  # that the hub is waited for
-_PART = r"[\w.-]+"
-_NAME = re.compile(rf"(?P<repo>{_PART}/{_PART})(/(?P<config>{_PART}))?:(?P<split>[^@\s]+)(@(?P<revision>[^@\s]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
-
-
-class HubSource(NamedTuple):
-    """One split of a data set on the hub.
-
-    Args:
-        repo: owner/name
-        config: configuration, or subset, of the data set; its default one where not given
-        split: name of the split, or a slice of it such as ``train[:1000]``
-        revision: commit, tag or branch; the newest one where not given
-    """
-
-    repo: str
-    config: str | None
-    split: str
-    revision: str | None
-
-
-def is_hub_name(source: str) -> bool:
-    """Return whether a source names a data set on the hub rather than a local file."""
-    return source.startswith(HUB_PREFIX)
-
-
-def parse_hub_name(source: str) -> HubSource:
-    """Return the parts of a name of the form `FORM`.
-
-    Raises:
-        UserError: another form.
-    """
-    found = _NAME.fullmatch(source.removeprefix(HUB_PREFIX))
-    if not found:
-        raise UserError(f"{source}: expected {FORM}")
-    return HubSource(found["repo"], found["config"], found["split"], found["revision"])
 
 
 def read_hub(source: str) -> Iterator[tuple[str, dict[str, Any]]]:

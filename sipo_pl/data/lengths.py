@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sipo_pl.data.rows import PairRow, PromptRow
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from sipo_pl.data.templates import PromptTemplate
+    from sipo_pl.text.templates import PromptTemplate
 
 
 class Length(NamedTuple):

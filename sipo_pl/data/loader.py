@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sipo_pl.data.step_loader import StepLoader
-from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.logprobs import TokenBatch, collate
-from sipo_pl.rewards.base import TextRow
+from sipo_pl.text.prompt import TextRow
+from sipo_pl.text.templates import Encoded
+from sipo_pl.text.token_batch import TokenBatch, collate
 
 RowKey = tuple[tuple[int, ...], int]  # tokens and prompt length of a row
 

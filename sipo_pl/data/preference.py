@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from sipo_pl.data.loader import RowKey, TrainingPair, row_key
-from sipo_pl.data.rows import KeptRow, PairRow, Prompt
-from sipo_pl.data.templates import Encoded, PromptTemplate, common_prefix_length
-from sipo_pl.rewards.base import TextRow
+from sipo_pl.data.rows import KeptRow, PairRow
+from sipo_pl.text.prompt import Prompt, TextRow
+from sipo_pl.text.templates import Encoded, PromptTemplate, common_prefix_length
 
 Select = Literal["own", "any", "agreed"]
 

@@ -17,10 +17,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.artifacts import write_jsonl
 from sipo_pl.data.quickstart_sampler import STYLES, Answer, Job, Sampler
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 from sipo_pl.rewards.text import detail, reading_grade, words
+from sipo_pl.storage.artifacts import write_jsonl
 
 MIN_WORDS = 5
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 
 if TYPE_CHECKING:
     import torch

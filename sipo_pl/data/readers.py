@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.artifacts import file_hash, parse_lines, require_object
-from sipo_pl.data.hub import hub_hash, is_hub_name, read_hub
-from sipo_pl.errors import UserError
+from sipo_pl.data.hub import hub_hash, read_hub
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.hub_names import is_hub_name
+from sipo_pl.storage.artifacts import file_hash, parse_lines, require_object
 
 Located = tuple[str, dict[str, Any]]  # where a row lies, such as "train.jsonl:17", and the row
 _LONGEST_CELL = 2**31 - 1  # characters; the module's own limit is shorter than many a response

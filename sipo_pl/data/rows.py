@@ -1,11 +1,8 @@
 """Row schemas between stages. Rows carry ids, never positions."""
 
-import hashlib
 from typing import Literal, NotRequired, TypedDict
 
-from sipo_pl.artifacts import content_hash
-
-Prompt = str | list[dict[str, str]]  # text, or chat messages with role and content
+from sipo_pl.text.prompt import Prompt
 
 
 class PairRow(TypedDict):
@@ -154,13 +151,3 @@ class JudgedRow(TypedDict):
     rewards: dict[str, float]  # objective -> reward, larger is better
     words: int
     wins: NotRequired[float]  # probability that the judge prefers it to the baseline's answer
-
-
-def text_id(prompt_id: str, text: str) -> str:
-    """Return the id of a response text below its prompt; equal texts have equal ids."""
-    return f"{prompt_id}/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def prompt_id(prompt: Prompt) -> str:
-    """Return the id of a prompt: 12 hex digits of its content hash; equal prompts have equal ids in every split."""
-    return content_hash(prompt)[:12]

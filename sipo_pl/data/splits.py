@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from sipo_pl.data.conflicts import has_tie, is_conflict
 from sipo_pl.data.rows import PairRow, PromptRow
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 
 Row = TypeVar("Row", PairRow, PromptRow)
 

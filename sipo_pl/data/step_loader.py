@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from sipo_pl.seeds import seed_of
+from sipo_pl.method.seeds import seed_of
 
 Row = TypeVar("Row")
 Batch = TypeVar("Batch", bound=Any)  # a named tuple with the field `spare`

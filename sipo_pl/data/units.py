@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.artifacts import read_jsonl
+from sipo_pl.storage.artifacts import read_jsonl
 
 
 def unit_path(folder: Path, index: int) -> Path:

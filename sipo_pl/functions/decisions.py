@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from sipo_pl.selection import Candidate, Rewards, better_of, select_pareto
+from sipo_pl.method.selection import Candidate, Rewards, better_of, select_pareto
 
 
 def take_rewrite(mod_scores: Sequence[float], rewrite_scores: Sequence[float]) -> bool:
-    """Return whether a rewrite replaces its original; `sipo_pl.selection.better_of` over lists.
+    """Return whether a rewrite replaces its original; `sipo_pl.method.selection.better_of` over lists.
 
     Args:
         mod_scores: the original's implicit reward under each single-objective policy.
@@ -19,7 +19,7 @@ def take_rewrite(mod_scores: Sequence[float], rewrite_scores: Sequence[float]) -
 def select_sample(
     chosen_scores: Sequence[float], rejected_scores: Sequence[float], sample_scores: Sequence[Sequence[float]]
 ) -> int | None:
-    """Return the index of the sample that a pair keeps, if any; `sipo_pl.selection.select_pareto` over lists.
+    """Return the index of the sample that a pair keeps, if any; `sipo_pl.method.selection.select_pareto` over lists.
 
     Args:
         chosen_scores: scores of one response of the pair, one for each reward model.

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sipo_pl.errors import UsageError, nearest
-from sipo_pl.losses import LossOutput, dpo_loss, dpo_lw_loss, dpo_nll_loss, modpo_loss
+from sipo_pl.messages.errors import UsageError, nearest
+from sipo_pl.method.losses import LossOutput, dpo_loss, dpo_lw_loss, dpo_nll_loss, modpo_loss
 
 LOSSES = ("dpo", "dpo_nll", "modpo", "dpolw")
 

@@ -7,14 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sipo_pl.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL, UnscaledAlpha
-from sipo_pl.errors import UsageError, UserError, nearest
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, FinishReason, Request
+from sipo_pl.engine.lora.adapters import interpolate as interpolate_factors
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.lora.policies import Policy, stack_policies
 from sipo_pl.functions.tokens import PLAIN, template_of
-from sipo_pl.policies.adapters import interpolate as interpolate_factors
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.policies.decoding import Decoding, FinishReason, Request
-from sipo_pl.policies.generation import generate
-from sipo_pl.policies.policies import Policy, stack_policies
+from sipo_pl.messages.errors import UsageError, UserError, nearest
+from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
+from sipo_pl.method.divergences.alpha import UnscaledAlpha
 from sipo_pl.rewards.implicit import policy_logps
 
 Point = Sequence[float]  # a weight for each adapter, in their order

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 
 log = logging.getLogger("sipo_pl")
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sipo_pl.data.rows import Prompt, text_id
 from sipo_pl.report.cells import BASE, weights_of
 from sipo_pl.report.inputs import Inputs
+from sipo_pl.text.prompt import Prompt, text_id
 
 _SOURCES = {"original": "sampled response", "rewrite": "rewrite"}
 

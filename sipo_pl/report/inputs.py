@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.artifacts import Manifest, input_hash, read_json, read_jsonl
 from sipo_pl.data.units import read_units
-from sipo_pl.errors import UserError
-from sipo_pl.recipe import Recipe, in_round
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.recipe import Recipe, in_round
+from sipo_pl.storage.artifacts import Manifest, input_hash, read_json, read_jsonl
 
 MEASURED = ("measure-align", "measure-realign")
 

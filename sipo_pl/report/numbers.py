@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
+from sipo_pl.method.weights import corners, point_name
 from sipo_pl.metrics.bootstrap import (
     LEVEL,
     Interval,
@@ -23,7 +24,6 @@ from sipo_pl.metrics.bootstrap import (
 from sipo_pl.metrics.front import pareto_front
 from sipo_pl.metrics.hypervolume import fixed_frame, hypervolume
 from sipo_pl.report.cells import BASE, ROUND, Cell, Cells
-from sipo_pl.weights import corners, point_name
 
 SAME_LENGTH = 0.2
 DIGITS = 8

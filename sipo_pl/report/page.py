@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.recipe import Recipe
+from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.report.cells import BASE
 from sipo_pl.report.examples import Example, Text, candidate_examples, test_examples
 from sipo_pl.report.inputs import Inputs

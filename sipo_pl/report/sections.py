@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.recipe import Recipe
+from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.report.cells import BASE
 from sipo_pl.report.figures import panels
 from sipo_pl.report.markup import element, picture, side_by_side, table, tables

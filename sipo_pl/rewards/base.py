@@ -2,21 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-from sipo_pl.data.rows import Prompt
-
-
-class TextRow(NamedTuple):
-    """A prompt and a response to be measured.
-
-    Args:
-        prompt: the raw prompt, without template: text, or chat messages
-        response: the response as decoded, without special tokens
-    """
-
-    prompt: Prompt
-    response: str
+from sipo_pl.text.prompt import TextRow
 
 
 class Reward(ABC):

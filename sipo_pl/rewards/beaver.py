@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sipo_pl.errors import UserError
-from sipo_pl.policies.checkpoint_files import read_tensor, tensor_files
+from sipo_pl.engine.models.files import read_tensor, tensor_files
+from sipo_pl.messages.errors import UserError
 from sipo_pl.rewards.linear_head import LinearHeadScorer
 from sipo_pl.rewards.model_reward import ModelReward
 from sipo_pl.rewards.scorer import ScorerSettings

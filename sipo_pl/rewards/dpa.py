@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.errors import SettingError, UserError, nearest
+from sipo_pl.messages.errors import SettingError, UserError, nearest
 from sipo_pl.rewards.linear_head import LinearHeadScorer
 from sipo_pl.rewards.model_reward import ModelReward
 from sipo_pl.rewards.scorer import ScorerSettings

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.divergences import Divergence
-from sipo_pl.policies.forwards import forwards_of
-from sipo_pl.policies.policies import PolicySet
-from sipo_pl.policies.shared_prompts import shared_prompt_logps
+from sipo_pl.engine.logprobs.shared_prompts import shared_prompt_logps
+from sipo_pl.engine.logprobs.token_budget import forwards_of
+from sipo_pl.engine.lora.policies import PolicySet
+from sipo_pl.method.divergences import Divergence
+from sipo_pl.text.templates import Encoded
 
 
 def implicit_rewards(

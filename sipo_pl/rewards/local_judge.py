@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from sipo_pl.artifacts import content_hash
-from sipo_pl.data.rows import Prompt
-from sipo_pl.errors import SettingError
-from sipo_pl.policies.logprobs import decoder, logits_of
-from sipo_pl.rewards.base import TextRow
+from sipo_pl.engine.logprobs.response_logprobs import decoder, logits_of
+from sipo_pl.messages.errors import SettingError
 from sipo_pl.rewards.model_reward import model_hash
 from sipo_pl.rewards.scorer import Scorer, ScorerSettings
-from sipo_pl.rewards.text_template import TextTemplate, plain_prompt
+from sipo_pl.storage.artifacts import content_hash
+from sipo_pl.text.prompt import Prompt, TextRow
+from sipo_pl.text.reward_template import TextTemplate, plain_prompt
 
 FIELDS = ("prompt", "first", "second")
 ANSWERS = ("A", "B")

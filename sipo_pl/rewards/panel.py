@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.artifacts import content_hash, read_json, write_json
-from sipo_pl.components import instantiate
-from sipo_pl.errors import SettingError, UserError
-from sipo_pl.policies.room import Room
-from sipo_pl.progress import Progress
-from sipo_pl.recipe import Component, Recipe
-from sipo_pl.rewards.base import Reward, TextRow
+from sipo_pl.engine.memory_budget import Room
+from sipo_pl.messages.errors import SettingError, UserError
+from sipo_pl.messages.progress import Progress
+from sipo_pl.recipe.components import instantiate
+from sipo_pl.recipe.recipe import Component, Recipe
+from sipo_pl.rewards.base import Reward
 from sipo_pl.rewards.model_reward import ModelReward
+from sipo_pl.storage.artifacts import content_hash, read_json, write_json
+from sipo_pl.text.prompt import TextRow
 
 CHUNK = 256  # texts that are scored at once, of which a crash costs at most so many
 

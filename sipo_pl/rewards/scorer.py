@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from sipo_pl.errors import SettingError, UserError, nearest
-from sipo_pl.policies.checkpoint_files import checkpoint_folder
-from sipo_pl.policies.room import Room
-from sipo_pl.rewards.base import TextRow
-from sipo_pl.rewards.text_template import TextTemplate
+from sipo_pl.engine.memory_budget import Room
+from sipo_pl.engine.models.files import checkpoint_folder
+from sipo_pl.messages.errors import SettingError, UserError, nearest
+from sipo_pl.text.prompt import TextRow
+from sipo_pl.text.reward_template import TextTemplate
 
 log = logging.getLogger("sipo_pl")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from sipo_pl.errors import SettingError, UserError, nearest
+from sipo_pl.messages.errors import SettingError, UserError, nearest
 from sipo_pl.rewards.model_reward import ModelReward
 from sipo_pl.rewards.scorer import Scorer, ScorerSettings
 

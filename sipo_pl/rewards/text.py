@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sipo_pl.rewards.base import Reward, TextRow
+from sipo_pl.rewards.base import Reward
+from sipo_pl.text.prompt import TextRow
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|\n+")

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from sipo_pl.data.templates import PromptTemplate
-from sipo_pl.policies.text_stream import TextStream
+from sipo_pl.text.templates import PromptTemplate
+from sipo_pl.text.text_stream import TextStream
 
 
 class AnswerText:

@@ -9,7 +9,6 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from sipo_pl.api import Policies
 from sipo_pl.serve.catalogue import Catalogue
 from sipo_pl.serve.engine import Answering, Engine
 from sipo_pl.serve.errors import ApiError, invalid
@@ -18,6 +17,7 @@ from sipo_pl.serve.prompts import Prompts
 from sipo_pl.serve.replies import DONE, Reply, event
 from sipo_pl.serve.schemas import Sampling
 from sipo_pl.serve.work import Work
+from sipo_pl.use.api import Policies
 
 log = logging.getLogger("sipo_pl")
 READING = 30.0  # seconds beyond the time limit in which a client has to read what it was sent

@@ -8,7 +8,7 @@ from fastapi import Request
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from sipo_pl.errors import nearest
+from sipo_pl.messages.errors import nearest
 from sipo_pl.serve.errors import ApiError, invalid
 from sipo_pl.serve.limits import Limits
 from sipo_pl.serve.schemas import IGNORED, NEUTRAL, Message, Part, Sampling, StreamOptions

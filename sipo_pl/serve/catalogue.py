@@ -4,12 +4,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sipo_pl.api import Policies
-from sipo_pl.errors import UsageError, UserError
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.method.weights import corners, point_name
 from sipo_pl.report.cells import BASE, weights_of
 from sipo_pl.serve.errors import ApiError, invalid
+from sipo_pl.use.api import Policies
 from sipo_pl.use.scores import Scores, read_scores
-from sipo_pl.weights import corners, point_name
 
 AT = "@"
 Point = tuple[float, ...]

@@ -10,16 +10,16 @@ import threading
 import time
 from collections.abc import AsyncIterator
 
-from sipo_pl.api import Policies
-from sipo_pl.errors import UserError
-from sipo_pl.policies.decoding import Request
-from sipo_pl.policies.noise import Noise
-from sipo_pl.policies.streaming import Event, Stream
+from sipo_pl.engine.decoding.noise import Noise
+from sipo_pl.engine.decoding.options import Request
+from sipo_pl.engine.decoding.streaming import Event, Stream
+from sipo_pl.messages.errors import UserError
 from sipo_pl.serve.answer_text import AnswerText
 from sipo_pl.serve.errors import RETRY_LATER, RETRY_NEVER, ApiError, invalid
 from sipo_pl.serve.limits import Limits
 from sipo_pl.serve.metrics import Metrics
 from sipo_pl.serve.work import FinishReason, Held, Piece, Work
+from sipo_pl.use.api import Policies
 
 log = logging.getLogger("sipo_pl")
 

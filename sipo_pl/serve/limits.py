@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sipo_pl.errors import UsageError
+from sipo_pl.messages.errors import UsageError
 
 
 @dataclass(frozen=True)

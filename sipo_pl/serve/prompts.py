@@ -8,11 +8,11 @@ import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sipo_pl.data.rows import Prompt
-from sipo_pl.data.templates import PromptTemplate
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 from sipo_pl.serve.errors import invalid
 from sipo_pl.serve.schemas import Message
+from sipo_pl.text.prompt import Prompt
+from sipo_pl.text.templates import PromptTemplate
 
 SYSTEM = {"system", "developer"}  # two names of one role
 

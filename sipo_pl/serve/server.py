@@ -10,8 +10,7 @@ from contextlib import suppress
 import uvicorn
 from h11 import LocalProtocolError
 
-from sipo_pl.api import Policies
-from sipo_pl.errors import UsageError, UserError
+from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.serve.answering import Defaults, Service
 from sipo_pl.serve.app import make_app
 from sipo_pl.serve.catalogue import make_catalogue
@@ -19,6 +18,7 @@ from sipo_pl.serve.engine import Engine
 from sipo_pl.serve.limits import Limits
 from sipo_pl.serve.metrics import Metrics
 from sipo_pl.serve.prompts import Prompts
+from sipo_pl.use.api import Policies
 
 log = logging.getLogger("sipo_pl")
 IDLE = 30  # seconds that a connection may be open without a request

@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from sipo_pl.policies.decoding import Decoding
+from sipo_pl.engine.decoding.options import Decoding
 from sipo_pl.serve.answer_text import AnswerText
 from sipo_pl.serve.errors import ApiError
 

@@ -1,1 +1,1 @@
-"""Small commands: one typed function a file."""
+"""Small stages, which load no model or only rewards: one typed function a file."""

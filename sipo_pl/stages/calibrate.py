@@ -6,11 +6,11 @@ import random
 import numpy as np
 from jsonargparse.typing import PositiveInt
 
-from sipo_pl.artifacts import input_hash, open_stage, read_jsonl, write_json
-from sipo_pl.errors import UsageError
+from sipo_pl.messages.errors import UsageError
 from sipo_pl.metrics.hypervolume import calibrated_frame
-from sipo_pl.recipe import Recipe
-from sipo_pl.rewards.base import TextRow
+from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.storage.artifacts import input_hash, open_stage, read_jsonl, write_json
+from sipo_pl.text.prompt import TextRow
 
 LOG = logging.getLogger("sipo_pl")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

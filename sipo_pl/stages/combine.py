@@ -5,14 +5,14 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from sipo_pl.artifacts import input_hash, open_stage, write_json, write_jsonl
 from sipo_pl.data.folder_card import write_folder_card
-from sipo_pl.data.marks import MARKS
-from sipo_pl.data.rows import text_id
 from sipo_pl.data.units import read_units
-from sipo_pl.recipe import Recipe
-from sipo_pl.selection import better_of
-from sipo_pl.trainer_stages import command_of
+from sipo_pl.method.selection import better_of
+from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.registry import command_of
+from sipo_pl.storage.artifacts import input_hash, open_stage, write_json, write_jsonl
+from sipo_pl.text.marks import MARKS
+from sipo_pl.text.prompt import text_id
 
 log = logging.getLogger("sipo_pl")
 

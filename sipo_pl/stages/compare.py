@@ -6,10 +6,10 @@ from typing import Any
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from sipo_pl.artifacts import input_hash, open_stage, read_json, write_json, write_text
-from sipo_pl.errors import UsageError, nearest
-from sipo_pl.methods import BASELINE
-from sipo_pl.recipe import Recipe
+from sipo_pl.messages.errors import UsageError, nearest
+from sipo_pl.recipe.methods import BASELINE
+from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.storage.artifacts import input_hash, open_stage, read_json, write_json, write_text
 
 LOG = logging.getLogger("sipo_pl")
 FILES = ("report.html", "metrics.json", "table.csv", "table.md", "table.tex", "points.csv", "sensitivity.csv")
@@ -55,15 +55,15 @@ def _write(
     recipe: Recipe, folders: dict[str, Path], target: Path, *, against: str, resamples: int, examples: int
 ) -> list[Path]:
     """Write everything, and return the files."""
-    from sipo_pl.comparison.browser import answer_data
-    from sipo_pl.comparison.curves import write_curves
-    from sipo_pl.comparison.inputs import read_inputs
-    from sipo_pl.comparison.numbers import sensitivity, summarise
-    from sipo_pl.comparison.page import Parts, page
-    from sipo_pl.comparison.pictures import draw_all
-    from sipo_pl.comparison.reading import headline, latex, markdown
-    from sipo_pl.comparison.ruler import ruler
-    from sipo_pl.comparison.tables import method_rows, point_rows, write_csv
+    from sipo_pl.report.comparison.browser import answer_data
+    from sipo_pl.report.comparison.curves import write_curves
+    from sipo_pl.report.comparison.inputs import read_inputs
+    from sipo_pl.report.comparison.numbers import sensitivity, summarise
+    from sipo_pl.report.comparison.page import Parts, page
+    from sipo_pl.report.comparison.pictures import draw_all
+    from sipo_pl.report.comparison.reading import headline, latex, markdown
+    from sipo_pl.report.comparison.ruler import ruler
+    from sipo_pl.report.comparison.tables import method_rows, point_rows, write_csv
 
     names, stored = recipe.objective_names, read_json(recipe.layout.frame)
     found = read_inputs(recipe, folders)

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from sipo_pl.artifacts import input_hash, open_stage, read_json, read_jsonl, write_json, write_jsonl
 from sipo_pl.data.folder_card import write_folder_card
-from sipo_pl.data.kept import previous_filter, previous_kept
-from sipo_pl.data.rows import text_id
+from sipo_pl.data.previous_round import previous_filter, previous_kept
 from sipo_pl.data.units import read_units
-from sipo_pl.errors import UserError
-from sipo_pl.recipe import Recipe
-from sipo_pl.seeds import seed_of
-from sipo_pl.selection import Candidate, Choice, Rewards, minimum_margin, select_best_margin, select_pareto
+from sipo_pl.messages.errors import UserError
+from sipo_pl.method.seeds import seed_of
+from sipo_pl.method.selection import Candidate, Choice, Rewards, minimum_margin, select_best_margin, select_pareto
+from sipo_pl.method.weights import point_name
+from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.registry import command_of
 from sipo_pl.stages.combine import Table, combine_texts
-from sipo_pl.trainer_stages import command_of
-from sipo_pl.weights import point_name
+from sipo_pl.storage.artifacts import input_hash, open_stage, read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.text.prompt import text_id
 
 log = logging.getLogger("sipo_pl")
 

@@ -6,19 +6,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.artifacts import open_stage, write_json, write_jsonl
-from sipo_pl.components import instantiate
 from sipo_pl.data.conflicts import format_statistics, statistics
 from sipo_pl.data.converters.base import Converted, Converter
-from sipo_pl.data.division import Splits, divide
 from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.lengths import Lengths
+from sipo_pl.data.prepared_splits import Splits, divide
 from sipo_pl.data.readers import read_all, source_hash
 from sipo_pl.data.rows import PairRow, PromptRow
 from sipo_pl.data.splits import Split, draw_validation
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.recipe import Recipe
-from sipo_pl.recipe_check import check_recipe
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.recipe.checks import check_recipe
+from sipo_pl.recipe.components import instantiate
+from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.storage.artifacts import open_stage, write_json, write_jsonl
 
 LOG = logging.getLogger("sipo_pl")
 SPLITS = ("train", "validation", "test")
@@ -74,7 +74,7 @@ def _check(recipe: Recipe) -> Converter:
 
 
 def _keys(recipe: Recipe) -> dict[str, Any]:
-    from sipo_pl.policies.loading import tokenizer_hash
+    from sipo_pl.engine.models.loading import tokenizer_hash
 
     data = {key: value for key, value in asdict(recipe.data).items() if key not in SPLITS}
     return {
@@ -144,7 +144,7 @@ def _label(splits: Splits, recipe: Recipe) -> None:
     """Score the responses of all pairs under the objectives whose labels are rewards, in one pass."""
     if not any(one.label for one in recipe.objectives):
         return
-    from sipo_pl.data.labels import label_pairs
+    from sipo_pl.rewards.labels import label_pairs
     from sipo_pl.rewards.panel import label_rewards
 
     pairs = [row for split in splits.pairs for row in split.rows]
@@ -152,8 +152,8 @@ def _label(splits: Splits, recipe: Recipe) -> None:
 
 
 def _lengths(recipe: Recipe) -> Lengths:
-    from sipo_pl.data.templates import PromptTemplate
-    from sipo_pl.policies.loading import load_tokenizer
+    from sipo_pl.engine.models.loading import load_tokenizer
+    from sipo_pl.text.templates import PromptTemplate
 
     template = PromptTemplate(load_tokenizer(recipe.base_model), recipe.template)
     return Lengths(template, loose=recipe.compat.loose_length_filter)

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from sipo_pl.artifacts import Manifest, open_stage, write_json, write_text
-from sipo_pl.errors import UsageError
-from sipo_pl.recipe import Recipe
+from sipo_pl.messages.errors import UsageError
+from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.storage.artifacts import Manifest, open_stage, write_json, write_text
 
 LOG = logging.getLogger("sipo_pl")
 MIN_RESAMPLES = 40  # fewer have no 2.5 % quantile

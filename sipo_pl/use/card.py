@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from sipo_pl.policies.merge import Drift
-from sipo_pl.recipe import Recipe
-from sipo_pl.recipe_data import HUB_PREFIX
+from sipo_pl.engine.models.merge import Drift
+from sipo_pl.recipe.data import HUB_PREFIX
+from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.report.cells import BASE
 from sipo_pl.use.card_code import code
 from sipo_pl.use.fidelity import Fidelity

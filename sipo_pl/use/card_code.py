@@ -2,7 +2,7 @@
 
 import textwrap
 
-from sipo_pl.divergences import ReverseKL
+from sipo_pl.method.divergences import ReverseKL
 from sipo_pl.use.source import Source
 
 _LOAD = {

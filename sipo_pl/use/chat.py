@@ -4,14 +4,14 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from sipo_pl.api import Policies
-from sipo_pl.artifacts import write_json
-from sipo_pl.data.rows import Prompt
-from sipo_pl.errors import UserError
-from sipo_pl.policies.decoding import Decoding, Request
-from sipo_pl.policies.streaming import Stream
-from sipo_pl.policies.text_stream import TextStream
-from sipo_pl.weights import point_name
+from sipo_pl.engine.decoding.options import Decoding, Request
+from sipo_pl.engine.decoding.streaming import Stream
+from sipo_pl.messages.errors import UserError
+from sipo_pl.method.weights import point_name
+from sipo_pl.storage.artifacts import write_json
+from sipo_pl.text.prompt import Prompt
+from sipo_pl.text.text_stream import TextStream
+from sipo_pl.use.api import Policies
 
 Point = tuple[float, ...]
 STOPPED = "stopped"  # an answer that the user broke off

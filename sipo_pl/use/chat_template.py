@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase
 
-from sipo_pl.data.rows import Prompt
-from sipo_pl.data.templates import FIELD, PromptTemplate
+from sipo_pl.text.prompt import Prompt
+from sipo_pl.text.templates import FIELD, PromptTemplate
 
 _ONE = "the policies were trained on single prompts: give one message of the user"
 

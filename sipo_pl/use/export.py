@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from sipo_pl.artifacts import atomic_path, read_jsonl
-from sipo_pl.data.templates import PromptTemplate
-from sipo_pl.errors import UserError
-from sipo_pl.policies.adapters import Factors, check_fit, interpolate, weighted_sum, write_adapter
-from sipo_pl.policies.loading import load_base, load_tokenizer, resolve_base_model, weights_hash
-from sipo_pl.policies.merge import Drift, Dtype, merge, write_model
+from sipo_pl.engine.lora.adapters import Factors, check_fit, interpolate, weighted_sum, write_adapter
+from sipo_pl.engine.models.loading import load_base, load_tokenizer, resolve_base_model, weights_hash
+from sipo_pl.engine.models.merge import Drift, Dtype, merge, write_model
+from sipo_pl.messages.errors import UserError
+from sipo_pl.storage.artifacts import atomic_path, read_jsonl
+from sipo_pl.text.templates import PromptTemplate
 from sipo_pl.use.card import Card, card
 from sipo_pl.use.chat_template import as_chat_template, differing
 from sipo_pl.use.fidelity import measure

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from sipo_pl.artifacts import read_jsonl
-from sipo_pl.data.templates import Encoded, PromptTemplate
-from sipo_pl.policies.adapters import Factors
-from sipo_pl.policies.decoding import Decoding, Request
-from sipo_pl.policies.distance import Distance, distances
-from sipo_pl.policies.generation import generate
-from sipo_pl.policies.policies import Policy, stack_policies
-from sipo_pl.progress import Progress
-from sipo_pl.recipe import Recipe
+from sipo_pl.engine.decoding.distance import Distance, distances
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Request
+from sipo_pl.engine.lora.adapters import Factors
+from sipo_pl.engine.lora.policies import Policy, stack_policies
+from sipo_pl.messages.progress import Progress
+from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.text.templates import Encoded, PromptTemplate
 from sipo_pl.use.source import Source
 
 log = logging.getLogger("sipo_pl")

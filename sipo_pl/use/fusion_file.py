@@ -4,12 +4,12 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sipo_pl.artifacts import read_json, require_key, require_object, write_json
-from sipo_pl.components import instantiate
-from sipo_pl.divergences import Divergence
-from sipo_pl.errors import UserError
-from sipo_pl.policies.decoding import Decoding
-from sipo_pl.recipe import Component, Template
+from sipo_pl.engine.decoding.options import Decoding
+from sipo_pl.messages.errors import UserError
+from sipo_pl.method.divergences import Divergence
+from sipo_pl.recipe.components import instantiate
+from sipo_pl.recipe.recipe import Component, Template
+from sipo_pl.storage.artifacts import read_json, require_key, require_object, write_json
 
 FUSION_FILE = "fusion.json"
 FORMAT = "sipo_pl fusion 1"
@@ -82,9 +82,9 @@ def divergence_from(component: Component, path: Path) -> Divergence:
         UserError: another module, which a file from elsewhere must not choose to import.
     """
     name: Any = component.get("class_path")
-    if not str(name).startswith("sipo_pl.divergences."):
+    if not str(name).startswith("sipo_pl.method.divergences."):
         raise UserError(
-            f"{path}: divergence {name!r} is not of sipo_pl.divergences; policies under one of your own are used "
-            "from their run folder"
+            f"{path}: divergence {name!r} is not of sipo_pl.method.divergences; "
+            "policies under one of your own are used from their run folder"
         )
     return instantiate(component, Divergence, f"{path}: divergence")  # type: ignore[type-abstract]

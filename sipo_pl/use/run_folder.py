@@ -5,14 +5,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sipo_pl.artifacts import CONFIG, Manifest
-from sipo_pl.compat import Compat
-from sipo_pl.config_files import load_yaml
-from sipo_pl.errors import UserError
-from sipo_pl.policies.decoding import Decoding
-from sipo_pl.recipe import Objective, PolicyStage, Recipe, Template, round_name
-from sipo_pl.recipe_data import Data, Mixture
-from sipo_pl.weights import WeightPlan
+from sipo_pl.engine.decoding.options import Decoding
+from sipo_pl.messages.errors import UserError
+from sipo_pl.method.weights import WeightPlan
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.config.files import load_yaml
+from sipo_pl.recipe.data import Data, Mixture
+from sipo_pl.recipe.recipe import Objective, PolicyStage, Recipe, Template, round_name
+from sipo_pl.storage.artifacts import CONFIG, Manifest
 
 T = TypeVar("T")
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sipo_pl.errors import UserError
-from sipo_pl.recipe import Recipe
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.report.cells import BASE, Cells, measured_cells, weights_of
 from sipo_pl.report.inputs import read_inputs
 from sipo_pl.use.source import Kept

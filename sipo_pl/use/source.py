@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sipo_pl.artifacts import content_hash
-from sipo_pl.divergences import Divergence, recipe_divergence
-from sipo_pl.errors import UserError
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.policies.decoding import Decoding
-from sipo_pl.policies.loading import resolve_base_model, weights_hash
-from sipo_pl.policies.policies import Policy, read_policies
-from sipo_pl.recipe import Recipe, Template
+from sipo_pl.engine.decoding.options import Decoding
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.lora.policies import Policy, read_policies
+from sipo_pl.engine.models.loading import resolve_base_model, weights_hash
+from sipo_pl.messages.errors import UserError
+from sipo_pl.method.divergences import Divergence
+from sipo_pl.recipe.divergence import recipe_divergence
+from sipo_pl.recipe.recipe import Recipe, Template
+from sipo_pl.storage.artifacts import content_hash
 from sipo_pl.use.fusion_file import FUSION_FILE, FusionFile, divergence_from
 from sipo_pl.use.run_folder import base_hash, evaluation_decoding, kept_stage, read_recipe
 

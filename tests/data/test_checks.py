@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from sipo_pl.data.checks import is_empty, number_field, prompt_field, text_field
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 
 USER = {"role": "user", "content": "hi"}
 

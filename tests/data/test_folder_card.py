@@ -8,9 +8,9 @@ import pytest
 from datasets import get_dataset_config_names, load_dataset
 from tiny_run import write_rows
 
-from sipo_pl.artifacts import read_jsonl
 from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.units import read_units
+from sipo_pl.storage.artifacts import read_jsonl
 
 Read = Callable[..., Any]
 

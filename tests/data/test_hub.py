@@ -12,9 +12,10 @@ import datasets
 import pytest
 from tiny_run import environment
 
-from sipo_pl.data.hub import HubSource, hub_hash, parse_hub_name, read_hub
+from sipo_pl.data.hub import hub_hash, read_hub
 from sipo_pl.data.readers import read_all, source_hash
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.hub_names import HubSource, parse_hub_name
 
 ROWS = [{"prompt": "p", "response": str(index), "kind": index} for index in range(3)]
 COMMIT = "0123456789" * 4

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sipo_pl.data.loader import FrozenValues, PairBatch, PairLoader, TrainingPair, collate_pairs, row_key
-from sipo_pl.data.templates import Encoded
+from sipo_pl.text.templates import Encoded
 
 
 def pair(index: int) -> TrainingPair:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipo_pl.data.marks import MARKS, MarkRules, longest_line_run, mark_duplicates, repeated_share, text_marks
+from sipo_pl.text.marks import MARKS, MarkRules, longest_line_run, mark_duplicates, repeated_share, text_marks
 
 SOUND = """Leaves take in light. With it they turn water and air into sugar, which feeds the plant.
 

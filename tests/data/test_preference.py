@@ -5,8 +5,8 @@ from tiny import make_tiny_tokenizer
 
 from sipo_pl.data.preference import preference_pairs, realignment_pairs, unique_rows, unique_texts
 from sipo_pl.data.rows import KeptRow, PairRow
-from sipo_pl.data.templates import PromptTemplate
-from sipo_pl.recipe import Template
+from sipo_pl.recipe.recipe import Template
+from sipo_pl.text.templates import PromptTemplate
 
 TEMPLATE = PromptTemplate(make_tiny_tokenizer(), Template(text="{raw_prompt}>"))
 

@@ -6,7 +6,7 @@ import pytest
 
 from sipo_pl.data.checks import number_field
 from sipo_pl.data.readers import read_all, read_rows
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 
 ROWS = [{"prompt": "a", "score": 1}, {"prompt": "é\u2028b", "score": 2.5}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)

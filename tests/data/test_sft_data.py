@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 from tiny import make_tiny_tokenizer
 
-from sipo_pl.artifacts import write_jsonl
+from sipo_pl.data.datamodules.sft_data import SFTData, SFTExample, SFTLoader, sft_examples, split_by_prompt
 from sipo_pl.data.rows import PairRow, SFTRow
-from sipo_pl.data.sft_data import SFTData, SFTExample, SFTLoader, sft_examples, split_by_prompt
 from sipo_pl.data.sft_rows import sft_rows
-from sipo_pl.data.templates import Encoded, PromptTemplate
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.recipe import Data, Objective, Recipe, Template
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
+from sipo_pl.storage.artifacts import write_jsonl
+from sipo_pl.text.templates import Encoded, PromptTemplate
 
 TEMPLATE = PromptTemplate(make_tiny_tokenizer(), Template(text="{raw_prompt}>"))
 EOS = TEMPLATE.eos_id

@@ -10,7 +10,7 @@ from sipo_pl.data.splits import (
     unique_prompts,
     without_prompts,
 )
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 
 NAMES = ["x", "y"]
 CONFLICT, AGREE, TIE = (0, 1), (0, 0), (-1, 1)

@@ -7,9 +7,9 @@ from tiny import CHAT_TEMPLATE, make_tiny_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from sipo_pl.data.templates import PromptTemplate, common_prefix_length, search_response
-from sipo_pl.errors import UserError
-from sipo_pl.recipe import Template
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.recipe import Template
+from sipo_pl.text.templates import PromptTemplate, common_prefix_length, search_response
 
 CORPUS = [
     "BEGINNING OF CONVERSATION: USER: What is the capital of France? ASSISTANT: The capital of France is Paris.",

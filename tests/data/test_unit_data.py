@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from sipo_pl.artifacts import write_jsonl
-from sipo_pl.data.unit_data import PROMPTS, Unit, UnitData, UnitLoader
+from sipo_pl.data.datamodules.unit_data import PROMPTS, Unit, UnitData, UnitLoader
 from sipo_pl.data.units import read_units, unit_files, unit_path
-from sipo_pl.errors import UserError
-from sipo_pl.recipe import Data, Objective, Recipe
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.recipe import Data, Objective, Recipe
+from sipo_pl.storage.artifacts import write_jsonl
 
 
 class Stage:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from tiny_run import Command, write_recipe
 
-from sipo_pl.errors import UsageError
-from sipo_pl.estimate.counts import Counts
-from sipo_pl.estimate.plan import settings
-from sipo_pl.estimate.rates import measure, rates_of
-from sipo_pl.estimate.size import ModelSize
-from sipo_pl.estimate.stages import Setting, cost_of
+from sipo_pl.messages.errors import UsageError
+from sipo_pl.run.estimate.counts import Counts
+from sipo_pl.run.estimate.plan import settings
+from sipo_pl.run.estimate.rates import measure, rates_of
+from sipo_pl.run.estimate.size import ModelSize
+from sipo_pl.run.estimate.stages import Setting, cost_of
 
 LLAMA = {
     "num_hidden_layers": 32,

@@ -7,16 +7,16 @@ import pytest
 from golden import MODEL, cases
 from golden_table import note
 
-from sipo_pl.compat import Compat
 from sipo_pl.data.conflicts import has_tie, is_conflict
 from sipo_pl.data.converters.helpsteer import HelpSteer
 from sipo_pl.data.converters.pairs import Pairs
 from sipo_pl.data.lengths import Lengths, loose_lengths
 from sipo_pl.data.mixture import Mixed, mix
 from sipo_pl.data.rows import PairRow
-from sipo_pl.data.templates import PromptTemplate
-from sipo_pl.policies.loading import load_tokenizer
-from sipo_pl.recipe import Objective, Template
+from sipo_pl.engine.models.loading import load_tokenizer
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.recipe import Objective, Template
+from sipo_pl.text.templates import PromptTemplate
 
 ATTRIBUTES = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
 HELPSTEER = ["correctness", "verbosity"]

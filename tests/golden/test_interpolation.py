@@ -7,9 +7,9 @@ import pytest
 from golden import MODEL, PURE, adapters, cases, check
 from torch import Tensor
 
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.models.loading import load_base
 from sipo_pl.functions import interpolate, next_token_logits
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.policies.loading import load_base
 
 NAMES = ["soup_merge_a1", "soup_merge_a16"]
 

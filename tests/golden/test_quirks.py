@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from golden import PURE, adapters, cases, check
 
-from sipo_pl.modules.schedule import cosine_with_warmup, cosine_with_warmup_steps
-from sipo_pl.policies.adapters import interpolate, read_adapter
+from sipo_pl.engine.lora.adapters import interpolate, read_adapter
+from sipo_pl.training.schedule import cosine_with_warmup, cosine_with_warmup_steps
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from tiny import make_tiny_adapter
 from tiny_rewards import make_classifier, make_dpa, to_bin
 from tiny_run import NAMES, Command, edit, write_recipe, write_yaml
 
-from sipo_pl.artifacts import Manifest, read_jsonl
 from sipo_pl.data.units import unit_files
-from sipo_pl.rewards.base import TextRow
 from sipo_pl.rewards.dpa import DPA
 from sipo_pl.rewards.model_reward import ModelReward
 from sipo_pl.rewards.sequence_classifier import SequenceClassifier
+from sipo_pl.storage.artifacts import Manifest, read_jsonl
+from sipo_pl.text.prompt import TextRow
 
 TEMPLATE = "{prompt}{response}"
 
@@ -98,5 +98,5 @@ def test_what_a_reward_model_lacks_is_one_line_that_names_it(evaluated: Path, co
     to_bin(evaluated / "classifier")
     said = command(*predict(evaluated, "measure", "--overwrite"))
     assert said.code == 1
-    assert f"`python -m sipo_pl.policies.to_safetensors {evaluated / 'classifier'}` converts them" in said.err
+    assert f"`python -m sipo_pl.engine.models.to_safetensors {evaluated / 'classifier'}` converts them" in said.err
     assert "Traceback" not in said.err

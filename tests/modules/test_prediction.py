@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 from tiny import make_tiny_adapter, make_tiny_model
 
-from sipo_pl.compat import Compat
-from sipo_pl.data.unit_data import Unit
-from sipo_pl.errors import UsageError
-from sipo_pl.modules.prediction import PredictionModule
-from sipo_pl.modules.review import Review
-from sipo_pl.modules.rewrite import Rewrite
-from sipo_pl.modules.sample import Sample
-from sipo_pl.modules.score import Score
-from sipo_pl.policies.decoding import Decoding
-from sipo_pl.recipe import Data, Objective, Recipe, Template
-from sipo_pl.weights import WeightPlan
+from sipo_pl.data.datamodules.unit_data import Unit
+from sipo_pl.engine.decoding.options import Decoding
+from sipo_pl.messages.errors import UsageError
+from sipo_pl.method.weights import WeightPlan
+from sipo_pl.prediction.base import PredictionModule
+from sipo_pl.prediction.review import Review
+from sipo_pl.prediction.rewrite import Rewrite
+from sipo_pl.prediction.sample import Sample
+from sipo_pl.prediction.score import Score
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
 
-JSD = {"divergence": {"class_path": "sipo_pl.divergences.JensenShannon"}}
-FORWARD = {"divergence": {"class_path": "sipo_pl.divergences.ForwardKL"}}
+JSD = {"divergence": {"class_path": "sipo_pl.method.divergences.JensenShannon"}}
+FORWARD = {"divergence": {"class_path": "sipo_pl.method.divergences.ForwardKL"}}
 PROMPTS = [{"prompt_id": word, "prompt": word} for word in ("why", "how", "where")]
 SHORT = Decoding(max_new_tokens=8)
 

@@ -9,20 +9,20 @@ from lightning.pytorch.loggers import CSVLogger
 from tiny import make_tiny_adapter, make_tiny_model, opposed_pairs
 from torch import Tensor
 
-from sipo_pl.artifacts import read_jsonl, write_jsonl
 from sipo_pl.callbacks.still_guard import StillGuard
-from sipo_pl.compat import Compat
+from sipo_pl.data.datamodules.preference_data import PreferenceData
 from sipo_pl.data.loader import PairBatch, TrainingPair
-from sipo_pl.data.preference_data import PreferenceData
-from sipo_pl.data.templates import Encoded
-from sipo_pl.errors import UserError
-from sipo_pl.losses import DPOLW
-from sipo_pl.modules.dpo import DPOAlignment
-from sipo_pl.modules.lora_fit import Forwards, LoRASettings
-from sipo_pl.modules.preference import PreferenceModule
-from sipo_pl.modules.realign import Realignment
-from sipo_pl.policies.adapters import read_adapter, write_adapter
-from sipo_pl.recipe import Data, Objective, Recipe, Template
+from sipo_pl.engine.lora.adapters import read_adapter, write_adapter
+from sipo_pl.messages.errors import UserError
+from sipo_pl.method.losses import DPOLW
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
+from sipo_pl.storage.artifacts import read_jsonl, write_jsonl
+from sipo_pl.text.templates import Encoded
+from sipo_pl.training.dpo import DPOAlignment
+from sipo_pl.training.lora_fit import Forwards, LoRASettings
+from sipo_pl.training.preference import PreferenceModule
+from sipo_pl.training.realign import Realignment
 
 LORA = LoRASettings(r=4, alpha=8.0, targets=["q_proj", "v_proj"])
 BETA, ALPHA = 0.5, 0.1

@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny import make_tiny_adapter
 
-from sipo_pl.compat import Compat
-from sipo_pl.modules.sample import Sample
-from sipo_pl.policies.adapters import interpolate, read_adapter
-from sipo_pl.recipe import Data, Objective, Recipe
-from sipo_pl.weights import WeightPlan
+from sipo_pl.engine.lora.adapters import interpolate, read_adapter
+from sipo_pl.method.weights import WeightPlan
+from sipo_pl.prediction.sample import Sample
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.recipe import Data, Objective, Recipe
 
 
 @pytest.mark.parametrize(("compounding", "acting"), [(False, (0.8, 0.4)), (True, (0.32, 0.4))])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import get_cosine_schedule_with_warmup
 
-from sipo_pl.modules.schedule import cosine_with_warmup, cosine_with_warmup_steps
+from sipo_pl.training.schedule import cosine_with_warmup, cosine_with_warmup_steps
 
 
 @pytest.mark.parametrize("total", [1, 2, 7, 40])

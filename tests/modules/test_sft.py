@@ -8,13 +8,13 @@ from tiny import CHAT_TEMPLATE, make_tiny_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from sipo_pl.artifacts import write_jsonl
-from sipo_pl.data.sft_data import SFTBatch, SFTData, SFTExample
-from sipo_pl.errors import UsageError
-from sipo_pl.modules.lora_fit import LoRASettings
-from sipo_pl.modules.sft import SFT
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.recipe import Data, Objective, Recipe, Template
+from sipo_pl.data.datamodules.sft_data import SFTBatch, SFTData, SFTExample
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.messages.errors import UsageError
+from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
+from sipo_pl.storage.artifacts import write_jsonl
+from sipo_pl.training.lora_fit import LoRASettings
+from sipo_pl.training.sft import SFT
 
 TOLERANCE = 1e-5
 

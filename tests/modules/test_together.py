@@ -10,17 +10,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tiny import make_tiny_adapter, make_tiny_model, opposed_pairs
 
-from sipo_pl.artifacts import write_jsonl
-from sipo_pl.compat import Compat
-from sipo_pl.data.preference_data import PreferenceData
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.modules.dpo import DPOAlignment
-from sipo_pl.modules.lora_fit import Forwards, LoRASettings
-from sipo_pl.modules.preference import PreferenceModule
-from sipo_pl.modules.realign import Realignment
-from sipo_pl.modules.together import Together
-from sipo_pl.policies.adapters import Factors
-from sipo_pl.recipe import Data, Objective, Recipe, Template
+from sipo_pl.data.datamodules.preference_data import PreferenceData
+from sipo_pl.engine.lora.adapters import Factors
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
+from sipo_pl.storage.artifacts import write_jsonl
+from sipo_pl.training.dpo import DPOAlignment
+from sipo_pl.training.lora_fit import Forwards, LoRASettings
+from sipo_pl.training.preference import PreferenceModule
+from sipo_pl.training.realign import Realignment
+from sipo_pl.training.together import Together
 
 LORA = LoRASettings(r=4, alpha=8.0, targets=["q_proj", "v_proj"])
 PAIRS = {"a": 7, "b": 4}  # which end in steps of their own, b earlier

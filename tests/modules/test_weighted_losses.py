@@ -11,22 +11,23 @@ from tiny import make_tiny_adapter, make_tiny_model
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sipo_pl.artifacts import write_jsonl
 from sipo_pl.callbacks.cost import FitCost
-from sipo_pl.compat import Compat
+from sipo_pl.data.datamodules.preference_data import PreferenceData
 from sipo_pl.data.loader import PairBatch, TrainingPair
-from sipo_pl.data.preference_data import PreferenceData
-from sipo_pl.data.templates import Encoded
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.losses import DPO, DPOLW, MODPO, DPOWithNLL, PreferenceLoss, raco_step
-from sipo_pl.modules.dpo import DPOAlignment
-from sipo_pl.modules.preference import LoRASettings
-from sipo_pl.modules.raco import RACOAlignment
-from sipo_pl.policies.adapters import read_adapter, write_adapter
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.recipe import Data, Objective, Recipe, Template
-from sipo_pl.rewards.base import Reward, TextRow
-from sipo_pl.stage_run import Saving, StageRun
+from sipo_pl.engine.lora.adapters import read_adapter, write_adapter
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.method.losses import DPO, DPOLW, MODPO, DPOWithNLL, PreferenceLoss, raco_step
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
+from sipo_pl.rewards.base import Reward
+from sipo_pl.run.stage_folder import Saving, StageRun
+from sipo_pl.storage.artifacts import write_jsonl
+from sipo_pl.text.prompt import TextRow
+from sipo_pl.text.templates import Encoded
+from sipo_pl.training.dpo import DPOAlignment
+from sipo_pl.training.preference import LoRASettings
+from sipo_pl.training.raco import RACOAlignment
 
 NAMES = ("a", "b", "c")
 WEIGHTS = (0.5, 0.3, 0.2)
@@ -293,7 +294,7 @@ def test_what_cannot_be_right_is_refused_before_a_model_is_loaded(
 
 
 def test_an_unknown_divergence_is_refused_by_name(recipe: Recipe) -> None:
-    recipe.divergence = {"class_path": "sipo_pl.divergences.ForwardKl"}
+    recipe.divergence = {"class_path": "sipo_pl.method.divergences.ForwardKl"}
     with pytest.raises(UsageError, match=r"divergence\.class_path: .*did you mean 'ForwardKL'"):
         make(recipe, DPO())
 
@@ -308,7 +309,7 @@ def test_an_adapter_of_another_base_is_refused_as_a_margin(recipe: Recipe, adapt
 
 
 def test_another_divergence_trains_another_way(recipe: Recipe, tmp_path: Path) -> None:
-    recipe.divergence = {"class_path": "sipo_pl.divergences.JensenShannon"}
+    recipe.divergence = {"class_path": "sipo_pl.method.divergences.JensenShannon"}
 
     def plain(stack: LoRAStack, pair: TrainingPair) -> Tensor:
         rewards = []

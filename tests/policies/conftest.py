@@ -8,8 +8,8 @@ from peft import PeftModel
 from tiny import make_tiny_adapter, make_tiny_model
 from transformers import AutoModelForCausalLM
 
-from sipo_pl.policies.policies import PolicySet, load_policies, read_policies
-from sipo_pl.recipe import Data, Objective, Recipe
+from sipo_pl.engine.lora.policies import PolicySet, load_policies, read_policies
+from sipo_pl.recipe.recipe import Data, Objective, Recipe
 
 
 @pytest.fixture(scope="session")

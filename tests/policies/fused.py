@@ -7,7 +7,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sipo_pl.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
+from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
 
 Model = PreTrainedModel | PeftModel
 Scores = Callable[[Sequence[int]], Tensor]

@@ -11,8 +11,7 @@ from tiny import make_tiny_adapter, make_tiny_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from sipo_pl.errors import UserError
-from sipo_pl.policies.adapters import (
+from sipo_pl.engine.lora.adapters import (
     WEIGHTS_FILE,
     Factors,
     concatenate,
@@ -23,9 +22,10 @@ from sipo_pl.policies.adapters import (
     weighted_sum,
     write_adapter,
 )
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.policies import load_policies, read_policies
-from sipo_pl.recipe import Data, Objective, Recipe
+from sipo_pl.engine.lora.policies import load_policies, read_policies
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.recipe import Data, Objective, Recipe
 
 IDS = torch.randint(4, 200, (2, 9), generator=torch.Generator().manual_seed(0))
 Q0 = "model.layers.0.self_attn.q_proj"

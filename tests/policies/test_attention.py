@@ -8,8 +8,8 @@ from families import FAMILIES, VOCABULARY, own_states, tiny_family
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sipo_pl.errors import UserError
-from sipo_pl.policies.grouped import GroupedForward, check_paths
+from sipo_pl.engine.lora.groups import GroupedForward, check_paths
+from sipo_pl.messages.errors import UserError
 
 HEADER = tuple(range(3, 12))
 PROMPTS = [(20, 21, 22), (30, 31, 32, 33, 34), (40,)]

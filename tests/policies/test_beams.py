@@ -6,9 +6,9 @@ import pytest
 import torch
 from fused import DIVERGENCES, Model, Scores, cumulative, fused_scores
 
-from sipo_pl.policies.decoding import Decoding, Generated, Request
-from sipo_pl.policies.generation import generate
-from sipo_pl.policies.policies import PolicySet
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Generated, Request
+from sipo_pl.engine.lora.policies import PolicySet
 
 NO_EOS = 10_000
 ENDS = (1, 3, 4)

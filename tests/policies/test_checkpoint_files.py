@@ -10,10 +10,10 @@ from tiny import make_tiny_model
 from tiny_rewards import make_classifier, read_tensors, to_bin
 from transformers import AutoModelForCausalLM
 
-from sipo_pl.errors import UserError
-from sipo_pl.policies.checkpoint_files import checkpoint_folder, read_tensor, tensor_files
-from sipo_pl.policies.loading import load_base
-from sipo_pl.policies.to_safetensors import main, to_safetensors
+from sipo_pl.engine.models.files import checkpoint_folder, read_tensor, tensor_files
+from sipo_pl.engine.models.loading import load_base
+from sipo_pl.engine.models.to_safetensors import main, to_safetensors
+from sipo_pl.messages.errors import UserError
 
 
 def test_the_printed_command_converts_bin_weights(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_pickle_that_runs_code_is_not_converted(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize("words", [[], ["/no/such/folder"], ["a", "b"]])
 def test_the_conversion_says_how_it_is_used(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
-    assert "usage: python -m sipo_pl.policies.to_safetensors" in capsys.readouterr().err
+    assert "usage: python -m sipo_pl.engine.models.to_safetensors" in capsys.readouterr().err
 
 
 def test_a_folder_with_both_is_read(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from families import VOCABULARY, tiny_family
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.compiled import compile_layers
-from sipo_pl.policies.graphed import AdapterLogps
-from sipo_pl.policies.joined import Forward, joined_sums, twin
-from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.engine.logprobs.cuda_graphs import AdapterLogps
+from sipo_pl.engine.logprobs.joined import Forward, joined_sums, twin
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.engine.models.compilation import compile_layers
+from sipo_pl.text.templates import Encoded
 
 # of each adapter, the tokens of the rows of its forward
 LENGTHS = [((20, 31), (40,)), ((25,), (17, 50, 9)), ((70, 8), (12, 12))]

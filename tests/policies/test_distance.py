@@ -4,9 +4,9 @@ import pytest
 import torch
 from fused import DIVERGENCES, Model, cumulative, fused_scores
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.distance import distances
-from sipo_pl.policies.policies import PolicySet
+from sipo_pl.engine.decoding.distance import distances
+from sipo_pl.engine.lora.policies import PolicySet
+from sipo_pl.text.templates import Encoded
 
 PROMPT, ANSWERS = [5, 6, 7, 8], ([30, 40, 50, 60, 70], [90, 80])
 WEIGHTS = (0.6, 0.4)

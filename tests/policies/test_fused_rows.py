@@ -6,12 +6,13 @@ import pytest
 import torch
 from fused import DIVERGENCES, Model, cumulative, fused_scores, greedy
 
-from sipo_pl.divergences import Alpha, Divergence, ForwardKL, UnscaledAlpha
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.policies.decoding import Decoding, Generated, Request
-from sipo_pl.policies.generation import generate
-from sipo_pl.policies.policies import Policy, PolicySet, load_policies
-from sipo_pl.recipe import Data, Objective, Recipe
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Generated, Request
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.lora.policies import Policy, PolicySet, load_policies
+from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL
+from sipo_pl.method.divergences.alpha import UnscaledAlpha
+from sipo_pl.recipe.recipe import Data, Objective, Recipe
 
 NO_EOS = 10_000
 GENERATOR = torch.Generator().manual_seed(0)

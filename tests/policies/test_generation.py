@@ -6,15 +6,15 @@ import transformers
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from sipo_pl.divergences import Divergence, ReverseKL
-from sipo_pl.errors import UserError
-from sipo_pl.policies.adapters import Factors, read_adapter
-from sipo_pl.policies.decoding import Decoding, Generated, Request
-from sipo_pl.policies.generation import generate
-from sipo_pl.policies.loading import load_base
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.policies import BASE, Place, PolicySet
-from sipo_pl.seeds import seed_of
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Generated, Request
+from sipo_pl.engine.lora.adapters import Factors, read_adapter
+from sipo_pl.engine.lora.policies import BASE, Place, PolicySet
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.engine.models.loading import load_base
+from sipo_pl.messages.errors import UserError
+from sipo_pl.method.divergences import Divergence, ReverseKL
+from sipo_pl.method.seeds import seed_of
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 NO_EOS = 10_000  # no such token, so that every row runs to its limit

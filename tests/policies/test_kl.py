@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny import make_tiny_adapter, make_tiny_model
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.policies.kl import kl_to_base
-from sipo_pl.policies.policies import Policy, PolicySet, stack_policies
+from sipo_pl.engine.decoding.kl import kl_to_base
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.lora.policies import Policy, PolicySet, stack_policies
+from sipo_pl.method.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
+from sipo_pl.text.templates import Encoded
 
 ROWS = [Encoded([1, 9, 8, 7, 30, 40, 50, 2], 4), Encoded([1, 9, 2], 2), Encoded([1, 5, 6, 60, 61, 2], 3)]
 WEIGHTS = [(0.3, 0.7, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)]

@@ -7,14 +7,8 @@ from safetensors.torch import save_file
 from tiny import make_tiny_model
 from transformers import AutoModelForCausalLM
 
-from sipo_pl.errors import UserError
-from sipo_pl.policies.loading import (
-    load_base,
-    load_tokenizer,
-    resolve_base_model,
-    tokenizer_hash,
-    weights_hash,
-)
+from sipo_pl.engine.models.loading import load_base, load_tokenizer, resolve_base_model, tokenizer_hash, weights_hash
+from sipo_pl.messages.errors import UserError
 
 
 @pytest.mark.parametrize("name", ["./model", "/no/such/model", "~/model", "model", "a/b/c", "runs/x/model"])

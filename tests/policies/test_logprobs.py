@@ -6,10 +6,11 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.errors import UserError
-from sipo_pl.policies import logprobs
-from sipo_pl.policies.logprobs import check_logits, collate, decoder, logits_of, positions, response_logps
+from sipo_pl.engine.logprobs import response_logprobs as logprobs
+from sipo_pl.engine.logprobs.response_logprobs import check_logits, decoder, logits_of, positions, response_logps
+from sipo_pl.messages.errors import UserError
+from sipo_pl.text.templates import Encoded
+from sipo_pl.text.token_batch import collate
 
 SIZES = {
     "vocab_size": 97,

@@ -8,10 +8,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from sipo_pl.errors import UserError
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.policies import BASE
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.lora.policies import BASE
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.messages.errors import UserError
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"]
 ATTENTION = TARGETS[:4]

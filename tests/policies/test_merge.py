@@ -9,10 +9,10 @@ from tiny import CHAT_TEMPLATE, make_tiny_adapter, make_tiny_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sipo_pl.errors import UserError
-from sipo_pl.policies.adapters import read_adapter, write_adapter
-from sipo_pl.policies.loading import load_base
-from sipo_pl.policies.merge import average_models, merge, merge_adapter
+from sipo_pl.engine.lora.adapters import read_adapter, write_adapter
+from sipo_pl.engine.models.loading import load_base
+from sipo_pl.engine.models.merge import average_models, merge, merge_adapter
+from sipo_pl.messages.errors import UserError
 
 IDS = torch.randint(4, 200, (3, 11), generator=torch.Generator().manual_seed(0))
 

@@ -1,6 +1,6 @@
 """How many rows fit, counted by hand."""
 
-from sipo_pl.policies.room import MOST_ROWS, most_rows
+from sipo_pl.engine.memory_budget import MOST_ROWS, most_rows
 
 A, B, C = (1,) * 10, (2,) * 10, (3,) * 10
 

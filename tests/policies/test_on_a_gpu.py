@@ -12,23 +12,23 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.utils import ModelOutput
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.policies.attention import attend_along
-from sipo_pl.policies.carried import summed_over
-from sipo_pl.policies.compiled import compile_layers
-from sipo_pl.policies.decoding import Decoding, Generated, Request
-from sipo_pl.policies.generation import generate
-from sipo_pl.policies.graphed import AdapterLogps, _distinct_logps, _numbers_of
-from sipo_pl.policies.logprobs import row_sums
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.packed import pack
-from sipo_pl.policies.packed_attention import NAME
-from sipo_pl.policies.padded import padded, size_of
-from sipo_pl.policies.policies import Policy, PolicySet, stack_policies
-from sipo_pl.policies.streaming import stream
+from sipo_pl.engine.decoding.attention import attend_along
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Generated, Request
+from sipo_pl.engine.decoding.streaming import stream
+from sipo_pl.engine.logprobs.chunked_backward import summed_over
+from sipo_pl.engine.logprobs.cuda_graphs import AdapterLogps, _distinct_logps, _numbers_of
+from sipo_pl.engine.logprobs.packed_attention import NAME
+from sipo_pl.engine.logprobs.packed_sequences import pack
+from sipo_pl.engine.logprobs.padding import padded, size_of
+from sipo_pl.engine.logprobs.response_logprobs import row_sums
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.lora.policies import Policy, PolicySet, stack_policies
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.engine.models.compilation import compile_layers
+from sipo_pl.method.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
 from sipo_pl.rewards.implicit import implicit_rewards, policy_logps
+from sipo_pl.text.templates import Encoded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -6,17 +6,18 @@ from families import FAMILIES, VOCABULARY, tiny_family
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.policies import logprobs
-from sipo_pl.policies.attention import attend_along
-from sipo_pl.policies.carried import summed_over
-from sipo_pl.policies.checkpointing import checkpoint_layers
-from sipo_pl.policies.forwards import forwards_of
-from sipo_pl.policies.joined import Forward, joined_sums, twin
-from sipo_pl.policies.logprobs import collate, response_logps
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.packed import Layout, Span, pack, packed_length, packed_logps
-from sipo_pl.policies.packed_attention import NAME, _SharedKeys, span_lengths
+from sipo_pl.engine.decoding.attention import attend_along
+from sipo_pl.engine.logprobs import response_logprobs as logprobs
+from sipo_pl.engine.logprobs.chunked_backward import summed_over
+from sipo_pl.engine.logprobs.joined import Forward, joined_sums, twin
+from sipo_pl.engine.logprobs.packed_attention import NAME, _SharedKeys, span_lengths
+from sipo_pl.engine.logprobs.packed_sequences import Layout, Span, pack, packed_length, packed_logps
+from sipo_pl.engine.logprobs.response_logprobs import response_logps
+from sipo_pl.engine.logprobs.token_budget import forwards_of
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.engine.models.activation_checkpointing import checkpoint_layers
+from sipo_pl.text.templates import Encoded
+from sipo_pl.text.token_batch import collate
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 WEIGHTS = (1.0, -2.0, 0.5, 3.0, -1.0, 0.7)  # of the rows, in a sum whose gradient is looked at

@@ -9,14 +9,14 @@ from families import tiny_family
 from test_packed import ROWS, draw, stack_of, weighted
 from torch import Tensor
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.policies import packed_attention
-from sipo_pl.policies.attention import attend_along
-from sipo_pl.policies.graphed import _distinct_logps, _numbers_of
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.packed import Packed, pack, packed_logps
-from sipo_pl.policies.packed_attention import NAME
-from sipo_pl.policies.padded import padded, size_of
+from sipo_pl.engine.decoding.attention import attend_along
+from sipo_pl.engine.logprobs import packed_attention
+from sipo_pl.engine.logprobs.cuda_graphs import _distinct_logps, _numbers_of
+from sipo_pl.engine.logprobs.packed_attention import NAME
+from sipo_pl.engine.logprobs.packed_sequences import Packed, pack, packed_logps
+from sipo_pl.engine.logprobs.padding import padded, size_of
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.text.templates import Encoded
 
 HEADER = draw(70, 6)
 SETS = {

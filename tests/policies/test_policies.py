@@ -9,11 +9,11 @@ from peft import PeftModel
 from tiny import make_tiny_adapter, make_tiny_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from sipo_pl.errors import UserError
-from sipo_pl.policies.decoding import Decoding, Generated, Request
-from sipo_pl.policies.generation import generate
-from sipo_pl.policies.policies import PolicySet, load_policies, read_policies
-from sipo_pl.recipe import Data, Objective, Recipe
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Generated, Request
+from sipo_pl.engine.lora.policies import PolicySet, load_policies, read_policies
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.recipe import Data, Objective, Recipe
 
 GENERATOR = torch.Generator().manual_seed(2)
 PROMPTS = [tuple(torch.randint(4, 250, (n,), generator=GENERATOR).tolist()) for n in (5, 12, 3)]

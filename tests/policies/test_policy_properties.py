@@ -18,18 +18,19 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
-from sipo_pl.policies import logprobs
-from sipo_pl.policies.adapters import Factors, concatenate, interpolate, read_adapter
-from sipo_pl.policies.decoding import Decoding, Request
-from sipo_pl.policies.generation import generate
-from sipo_pl.policies.grouped import GroupedForward
-from sipo_pl.policies.logprobs import collate, response_logps
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.policies import BASE, Place, PolicySet
-from sipo_pl.policies.shared_prompts import shared_prompt_logps
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Request
+from sipo_pl.engine.logprobs import response_logprobs as logprobs
+from sipo_pl.engine.logprobs.response_logprobs import response_logps
+from sipo_pl.engine.logprobs.shared_prompts import shared_prompt_logps
+from sipo_pl.engine.lora.adapters import Factors, concatenate, interpolate, read_adapter
+from sipo_pl.engine.lora.groups import GroupedForward
+from sipo_pl.engine.lora.policies import BASE, Place, PolicySet
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
 from sipo_pl.rewards.implicit import policy_logps
+from sipo_pl.text.templates import Encoded
+from sipo_pl.text.token_batch import collate
 
 VOCABULARY, EOS = 61, 2
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -10,12 +10,12 @@ from tiny_run import Command, make_talkative_model, write_recipe
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sipo_pl.artifacts import Manifest
-from sipo_pl.data.templates import Encoded
 from sipo_pl.data.units import read_units
-from sipo_pl.policies.graphed import AdapterLogps
-from sipo_pl.policies.loading import load_base
-from sipo_pl.policies.lora import LoRAStack
+from sipo_pl.engine.logprobs.cuda_graphs import AdapterLogps
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.engine.models.loading import load_base
+from sipo_pl.storage.artifacts import Manifest
+from sipo_pl.text.templates import Encoded
 
 ROWS = [Encoded([1, *range(5, 40), 2], 12), Encoded([1, *range(5, 20), 9, 8, 7, 2], 12), Encoded([1, 30, 31, 2], 2)]
 TARGETS = ["q_proj", "v_proj", "down_proj"]

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from sipo_pl.data.loader import row_key
-from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.policies.loading import load_base
-from sipo_pl.policies.logprobs import collate, response_logps
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.reference import ReferenceCache, reference_logps
+from sipo_pl.engine.logprobs.reference_cache import ReferenceCache, reference_logps
+from sipo_pl.engine.logprobs.response_logprobs import response_logps
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.engine.models.loading import load_base
+from sipo_pl.text.templates import Encoded
+from sipo_pl.text.token_batch import collate
 
 ROWS = [Encoded([1, *range(10, 10 + n), 2], 3) for n in (4, 9, 2, 6, 6, 3)]
 IDENTITY = {"base": "abc", "dtype": "float32", "adapter": None}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sipo_pl.errors import UserError
-from sipo_pl.policies.room import Room
+from sipo_pl.engine.memory_budget import Room
+from sipo_pl.messages.errors import UserError
 
 MESSAGE = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB."
 

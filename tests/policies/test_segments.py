@@ -2,7 +2,7 @@
 
 import torch
 
-from sipo_pl.policies.segments import Level, Path, rows_of
+from sipo_pl.engine.decoding.segments import Level, Path, rows_of
 
 
 def level(parents: list[int], offsets: list[int], lengths: list[int], capacity: int = 4) -> Level:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import torch
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.policies.adapters import read_adapter
-from sipo_pl.policies.grouped import GroupedForward
-from sipo_pl.policies.loading import load_base
-from sipo_pl.policies.logprobs import TokenBatch, collate, response_logps
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.shared_prompts import shared_prompt_logps
+from sipo_pl.engine.logprobs.response_logprobs import response_logps
+from sipo_pl.engine.logprobs.shared_prompts import shared_prompt_logps
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.lora.groups import GroupedForward
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.engine.models.loading import load_base
+from sipo_pl.text.templates import Encoded
+from sipo_pl.text.token_batch import TokenBatch, collate
 from tests.tiny import make_tiny_adapter
 
 PROMPTS = ([5, 6, 7], [5, 6, 7], [9], [5, 6, 7, 8, 9, 10], [9])

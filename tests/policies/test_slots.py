@@ -8,13 +8,13 @@ from families import own_states, tiny_family
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sipo_pl.divergences import Divergence, JensenShannon, ReverseKL
-from sipo_pl.policies.decoding import Decoding, Generated, Request
-from sipo_pl.policies.generation import generate
-from sipo_pl.policies.grouped import GroupedForward
-from sipo_pl.policies.policies import PolicySet
-from sipo_pl.policies.slot_sizes import SlotSizes, common_header, prompt_places
-from sipo_pl.policies.slots import Slots
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Generated, Request
+from sipo_pl.engine.decoding.slot_sizes import SlotSizes, common_header, prompt_places
+from sipo_pl.engine.decoding.slots import Slots
+from sipo_pl.engine.lora.groups import GroupedForward
+from sipo_pl.engine.lora.policies import PolicySet
+from sipo_pl.method.divergences import Divergence, JensenShannon, ReverseKL
 
 A, B, C, D = (5, 6, 7), (8, 9), (10, 11, 12, 13), (14,)
 HEADER = tuple(range(20, 56))

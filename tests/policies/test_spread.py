@@ -9,10 +9,10 @@ import torch
 from tiny_run import Command
 
 from sipo_pl.data.units import read_units
-from sipo_pl.policies.loading import load_base
-from sipo_pl.policies.segments import Level
-from sipo_pl.policies.segments import Path as Segments
-from sipo_pl.policies.spread import device_of, is_spread
+from sipo_pl.engine.decoding.segments import Level
+from sipo_pl.engine.decoding.segments import Path as Segments
+from sipo_pl.engine.models.device_map import device_of, is_spread
+from sipo_pl.engine.models.loading import load_base
 
 PLACES = {
     "model.embed_tokens": "cpu",

@@ -6,12 +6,12 @@ import pytest
 import torch
 from fused import DIVERGENCES
 
-from sipo_pl.divergences import ReverseKL
-from sipo_pl.errors import UserError
-from sipo_pl.policies.decoding import Decoding, Generated, Request
-from sipo_pl.policies.generation import generate
-from sipo_pl.policies.policies import PolicySet
-from sipo_pl.policies.streaming import Event, Stream, stream
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Generated, Request
+from sipo_pl.engine.decoding.streaming import Event, Stream, stream
+from sipo_pl.engine.lora.policies import PolicySet
+from sipo_pl.messages.errors import UserError
+from sipo_pl.method.divergences import ReverseKL
 
 ENDS = 7  # a token that texts of the lively model reach now and then
 SEED = 4

@@ -3,9 +3,9 @@
 import pytest
 from tiny import make_tiny_tokenizer
 
-from sipo_pl.data.templates import PromptTemplate
-from sipo_pl.policies.text_stream import TextStream
-from sipo_pl.recipe import Template
+from sipo_pl.recipe.recipe import Template
+from sipo_pl.text.templates import PromptTemplate
+from sipo_pl.text.text_stream import TextStream
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipo_pl.errors import UserError
-from sipo_pl.prompts.build import CritiquePrompts, join_phrases, transcript
-from sipo_pl.recipe import Objective
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.recipe import Objective
+from sipo_pl.text.prompts.build import CritiquePrompts, join_phrases, transcript
 
 OBJECTIVES = [Objective("correctness", phrase="more correct"), Objective("ease", phrase="easier to read")]
 JOINED = "more correct and easier to read"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipo_pl.errors import UserError
-from sipo_pl.prompts.files import fill, heading_of, read_prompt_file
+from sipo_pl.messages.errors import UserError
+from sipo_pl.text.prompts.files import fill, heading_of, read_prompt_file
 
 
 def write(tmp_path: Path, content: str | bytes) -> Path:

@@ -5,7 +5,7 @@ import torch
 from tiny import make_tiny_tokenizer
 from tiny_rewards import ROWS, change_config, last_state, make_beaver, read_tensors, rewrite_tensors
 
-from sipo_pl.errors import UserError
+from sipo_pl.messages.errors import UserError
 from sipo_pl.rewards.beaver import BeaverCost, BeaverReward
 
 FRAME = "BEGINNING OF CONVERSATION: USER: {} ASSISTANT:{}"

@@ -5,9 +5,9 @@ import torch
 from tiny import make_tiny_tokenizer
 from tiny_rewards import ROWS, change_config, last_state, make_classifier, make_dpa, read_tensors, rewrite_tensors
 
-from sipo_pl.errors import SettingError, UserError
-from sipo_pl.rewards.base import TextRow
+from sipo_pl.messages.errors import SettingError, UserError
 from sipo_pl.rewards.dpa import ATTRIBUTES, DPA
+from sipo_pl.text.prompt import TextRow
 
 FRAME = (
     "[INST] You must read the following conversation carefully and rate the assistant's response from score 0-100 in "

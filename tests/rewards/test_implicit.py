@@ -4,15 +4,16 @@ import pytest
 import torch
 from tiny import make_tiny_adapter, make_tiny_model
 
-from sipo_pl.data.templates import Encoded
-from sipo_pl.divergences import Alpha, ForwardKL, JensenShannon, ReverseKL
-from sipo_pl.policies.adapters import interpolate, read_adapter
-from sipo_pl.policies.loading import load_base
-from sipo_pl.policies.logprobs import collate, response_logps
-from sipo_pl.policies.lora import LoRAStack
-from sipo_pl.policies.policies import BASE, Place, Policy, PolicySet, load_policies
-from sipo_pl.recipe import Data, Objective, Recipe
+from sipo_pl.engine.logprobs.response_logprobs import response_logps
+from sipo_pl.engine.lora.adapters import interpolate, read_adapter
+from sipo_pl.engine.lora.policies import BASE, Place, Policy, PolicySet, load_policies
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.engine.models.loading import load_base
+from sipo_pl.method.divergences import Alpha, ForwardKL, JensenShannon, ReverseKL
+from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.rewards.implicit import implicit_rewards
+from sipo_pl.text.templates import Encoded
+from sipo_pl.text.token_batch import collate
 
 ROWS = [Encoded([1, *range(10, 10 + length), 2], 3) for length in (4, 15, 2, 9, 9, 3, 30)]
 

@@ -7,7 +7,7 @@ import torch
 from tiny import CHAT_TEMPLATE, make_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sipo_pl.errors import SettingError
+from sipo_pl.messages.errors import SettingError
 from sipo_pl.rewards.local_judge import TEMPLATE_FILE, Contest, LocalJudge
 
 CONTESTS = [Contest("Why?", "Because.", "No."), Contest("Why?", "No.", "Because."), Contest("Hm?", "Same.", "Same.")]

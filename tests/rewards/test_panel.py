@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sipo_pl.errors import UserError
-from sipo_pl.rewards.base import Reward, TextRow
+from sipo_pl.messages.errors import UserError
+from sipo_pl.rewards.base import Reward
 from sipo_pl.rewards.panel import CHUNK, RewardPanel
+from sipo_pl.text.prompt import TextRow
 
 ROWS = [TextRow("p", "a" * (index % 7) + str(index)) for index in range(2 * CHUNK + 3)]
 SCORED: list[int] = []

@@ -7,9 +7,9 @@ from tiny import CHAT_TEMPLATE
 from tiny_rewards import ROWS, change_config, make_classifier, rewrite_tensors, to_bin
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from sipo_pl.errors import SettingError, UserError
-from sipo_pl.rewards.base import TextRow
+from sipo_pl.messages.errors import SettingError, UserError
 from sipo_pl.rewards.sequence_classifier import SequenceClassifier
+from sipo_pl.text.prompt import TextRow
 
 TEMPLATE = "Q: {prompt} A:{response}"
 TEXTS = ["Q: Why? A: Because.", "Q: How many {response}? A: Three, and then some more of them.", "Q: Über A:"]

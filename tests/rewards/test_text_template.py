@@ -1,7 +1,7 @@
 import pytest
 
-from sipo_pl.errors import SettingError, UserError
-from sipo_pl.rewards.text_template import TextTemplate
+from sipo_pl.messages.errors import SettingError, UserError
+from sipo_pl.text.reward_template import TextTemplate
 
 
 def test_fields_are_filled_and_texts_are_not_read_as_fields() -> None:

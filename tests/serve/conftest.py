@@ -10,7 +10,7 @@ from serving import write_policies
 from tiny import CHAT_TEMPLATE, make_tiny_model
 from transformers import AutoModelForCausalLM
 
-from sipo_pl.recipe import Template
+from sipo_pl.recipe.recipe import Template
 
 
 @pytest.fixture(scope="session")

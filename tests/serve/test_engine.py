@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from sipo_pl.api import Policies, load
 from sipo_pl.serve.engine import PATIENCE, Engine
 from sipo_pl.serve.errors import ApiError
 from sipo_pl.serve.limits import Limits
 from sipo_pl.serve.metrics import Metrics
 from sipo_pl.serve.work import Work
+from sipo_pl.use.api import Policies, load
 
 
 @pytest.fixture(scope="module")

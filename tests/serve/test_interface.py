@@ -13,8 +13,8 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from serving import Server, serve
 
-from sipo_pl.api import Policies, load
-from sipo_pl.data.rows import Prompt
+from sipo_pl.text.prompt import Prompt
+from sipo_pl.use.api import Policies, load
 
 PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
 POINTS = ("0.7,0.3", "0.2,0.8", "1,0", "0,1", "kind=0.5,short=0.5")

@@ -11,7 +11,7 @@ import pytest
 from chromium import Browser, browse, find_browser
 from serving import Server, serve
 
-from sipo_pl.api import Policies, load
+from sipo_pl.use.api import Policies, load
 
 BROWSER = find_browser()
 PARTS = sorted(path.name for path in (files("sipo_pl.serve") / "page").iterdir())

@@ -7,11 +7,11 @@ from datasets import load_dataset
 from test_prepare import GOOD, LONG, prompts, rows, with_data, write
 from test_prepare import recipe as recipe  # the fixture
 
-from sipo_pl.artifacts import read_jsonl
-from sipo_pl.errors import UserError
-from sipo_pl.recipe import Recipe
-from sipo_pl.stages.export_pairs import export_pairs, preferences
+from sipo_pl.commands.export_pairs import export_pairs, preferences
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.stages.prepare import prepare
+from sipo_pl.storage.artifacts import read_jsonl
 
 
 def exported(folder: Path, split: str) -> dict[str, list[Any]]:

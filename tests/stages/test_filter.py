@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from sipo_pl.artifacts import open_stage, read_json, read_jsonl, write_json, write_jsonl
-from sipo_pl.compat import Compat
-from sipo_pl.data.rows import text_id
-from sipo_pl.data.unit_data import Unit
+from sipo_pl.data.datamodules.unit_data import Unit
 from sipo_pl.data.units import unit_path
-from sipo_pl.errors import UserError
-from sipo_pl.modules.review import Review
-from sipo_pl.modules.score import Score
-from sipo_pl.recipe import Data, Objective, Recipe
+from sipo_pl.messages.errors import UserError
+from sipo_pl.method.weights import WeightPlan
+from sipo_pl.prediction.review import Review
+from sipo_pl.prediction.score import Score
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.stages.combine import combine
 from sipo_pl.stages.filter import filter
-from sipo_pl.weights import WeightPlan
+from sipo_pl.storage.artifacts import open_stage, read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.text.prompt import text_id
 
 POINTS = ("0.8,0.2", "0.2,0.8")
 

@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from sipo_pl.artifacts import Manifest, read_json, read_jsonl
-from sipo_pl.compat import Compat
 from sipo_pl.data.converters.helpsteer import HelpSteer
-from sipo_pl.data.division import Splits, divide
 from sipo_pl.data.lengths import Lengths
+from sipo_pl.data.prepared_splits import Splits, divide
 from sipo_pl.data.readers import read_all
-from sipo_pl.data.rows import prompt_id
 from sipo_pl.data.splits import Split
-from sipo_pl.data.templates import PromptTemplate
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.policies.loading import load_tokenizer
-from sipo_pl.recipe import Data, Objective, Recipe, Template
-from sipo_pl.recipe_data import Mixture
+from sipo_pl.engine.models.loading import load_tokenizer
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.data import Mixture
+from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
 from sipo_pl.stages.prepare import prepare
+from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
+from sipo_pl.text.prompt import prompt_id
+from sipo_pl.text.templates import PromptTemplate
 
 TEMPLATE = Template(text="{raw_prompt}:")
 GOOD, LONG, BOTH, POOR = (3, 1), (1, 3), (4, 4), (0, 0)  # scores of helpful and verbose

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sipo_pl.artifacts import open_stage, read_json, read_jsonl, remove, write_json, write_jsonl
-from sipo_pl.data.rows import text_id
 from sipo_pl.data.units import read_units
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.recipe import Data, Objective, Recipe
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.method.weights import WeightPlan, point_name
+from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.report.cells import measured_cells
 from sipo_pl.report.figures import weighted_reward
 from sipo_pl.report.numbers import summarise
 from sipo_pl.report.tables import headline, remarks, summary_table
 from sipo_pl.report.ternary import place
 from sipo_pl.stages.report import report
-from sipo_pl.weights import WeightPlan, point_name
+from sipo_pl.storage.artifacts import open_stage, read_json, read_jsonl, remove, write_json, write_jsonl
+from sipo_pl.text.prompt import text_id
 
 NASTY = '<script>alert("x")</script> & <img src="https://example.org/x.png">'
 PROMPTS = 24

@@ -12,7 +12,7 @@ from tiny_run import Command, make_talkative_model, write_recipe
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sipo_pl import cli
+from sipo_pl.cli import main as cli
 
 # inspect
 

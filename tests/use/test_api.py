@@ -7,10 +7,10 @@ import pytest
 import torch
 from lively_run import Lively
 
-from sipo_pl.api import Policies, Weights, load
-from sipo_pl.data.rows import Prompt
-from sipo_pl.errors import UsageError, UserError
 from sipo_pl.functions import implicit_rewards
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.text.prompt import Prompt
+from sipo_pl.use.api import Policies, Weights, load
 from sipo_pl.use.source import Kept
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"

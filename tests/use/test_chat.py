@@ -11,11 +11,11 @@ import pytest
 from lively_run import Lively, set_recipe
 from tiny_run import Command, environment
 
-from sipo_pl.api import Policies, load
-from sipo_pl.data.rows import Prompt
-from sipo_pl.errors import UserError
-from sipo_pl.policies.decoding import Decoding, Request
-from sipo_pl.policies.generation import generate
+from sipo_pl.engine.decoding.generation import generate
+from sipo_pl.engine.decoding.options import Decoding, Request
+from sipo_pl.messages.errors import UserError
+from sipo_pl.text.prompt import Prompt
+from sipo_pl.use.api import Policies, load
 from sipo_pl.use.chat import STOPPED, Conversation
 from sipo_pl.use.chat_screen import printable
 

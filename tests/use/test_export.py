@@ -15,9 +15,9 @@ from tiny import make_tiny_model
 from tiny_run import Command, environment
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sipo_pl.api import load
-from sipo_pl.policies.adapters import interpolate, read_adapter, weighted_sum
-from sipo_pl.policies.policies import Policy, stack_policies
+from sipo_pl.engine.lora.adapters import interpolate, read_adapter, weighted_sum
+from sipo_pl.engine.lora.policies import Policy, stack_policies
+from sipo_pl.use.api import load
 from sipo_pl.use.export import KINDS
 
 POINT = "kind=0.6,short=0.4"
@@ -61,7 +61,7 @@ json.dump(said, open(out + "/said.json", "w"))
 @pytest.fixture(scope="module")
 def exported(lively: Lively, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of all four kinds."""
-    from sipo_pl import cli
+    from sipo_pl.cli import main as cli
 
     out = tmp_path_factory.mktemp("exported")
     assert cli.main(["export", "--run", str(lively.run), "--weights", POINT, "--out", str(out)]) == 0

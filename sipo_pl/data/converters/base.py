@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-from sipo_pl.compat import Compat
 from sipo_pl.data.checks import is_empty, prompt_field
 from sipo_pl.data.readers import Located
-from sipo_pl.data.rows import PairRow, Prompt, PromptRow, prompt_id
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.recipe import Objective
+from sipo_pl.data.rows import PairRow, PromptRow
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.recipe import Objective
+from sipo_pl.text.prompt import Prompt, prompt_id
 
 EMPTY_PROMPT = "rows with an empty prompt"
 EMPTY_RESPONSE = "rows with an empty response"

@@ -19,8 +19,9 @@ from sipo_pl.data.converters.base import (
 )
 from sipo_pl.data.map_batches import adjacent_runs
 from sipo_pl.data.readers import Located
-from sipo_pl.data.rows import PairRow, Prompt, prompt_id
-from sipo_pl.recipe import Objective
+from sipo_pl.data.rows import PairRow
+from sipo_pl.recipe.recipe import Objective
+from sipo_pl.text.prompt import Prompt, prompt_id
 
 
 class _Scored(NamedTuple):

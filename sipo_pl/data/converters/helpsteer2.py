@@ -8,9 +8,10 @@ from sipo_pl.data.checks import text_field
 from sipo_pl.data.converters.base import Converted
 from sipo_pl.data.converters.helpsteer import HelpSteer
 from sipo_pl.data.readers import Located
-from sipo_pl.data.rows import PairRow, Prompt, PromptRow
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.recipe import Objective
+from sipo_pl.data.rows import PairRow, PromptRow
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.recipe.recipe import Objective
+from sipo_pl.text.prompt import Prompt
 
 SEVERAL_TURNS = "rows of several turns"
 _TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")

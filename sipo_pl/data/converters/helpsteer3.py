@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from sipo_pl.artifacts import require_key
 from sipo_pl.data.checks import number_field, wrong
 from sipo_pl.data.converters.base import Converted
 from sipo_pl.data.converters.pairs import Pairs
 from sipo_pl.data.readers import Located
 from sipo_pl.data.rows import PairRow, PromptRow
-from sipo_pl.errors import UsageError
-from sipo_pl.recipe import Objective
+from sipo_pl.messages.errors import UsageError
+from sipo_pl.recipe.recipe import Objective
+from sipo_pl.storage.artifacts import require_key
 
 STRONGEST = 3
 INDIVIDUAL = "individual_preference"

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from sipo_pl.artifacts import require_key
 from sipo_pl.data.checks import is_empty, number_field, prompt_field, response_field, wrong
 from sipo_pl.data.converters.base import (
     EMPTY_PROMPT,
@@ -16,9 +15,11 @@ from sipo_pl.data.converters.base import (
     preferred_index,
 )
 from sipo_pl.data.readers import Located
-from sipo_pl.data.rows import PairRow, prompt_id
-from sipo_pl.errors import UsageError, nearest
-from sipo_pl.recipe import Objective
+from sipo_pl.data.rows import PairRow
+from sipo_pl.messages.errors import UsageError, nearest
+from sipo_pl.recipe.recipe import Objective
+from sipo_pl.storage.artifacts import require_key
+from sipo_pl.text.prompt import prompt_id
 
 Label = Literal["index", "sign", "scores"]
 INDEX: dict[float, Literal[0, 1, -1]] = {0: 0, 1: 1, -1: -1}

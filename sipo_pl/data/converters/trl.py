@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from sipo_pl.artifacts import require_key
 from sipo_pl.data.checks import conversation, is_empty, prompt_field, response_field, text_field, wrong
 from sipo_pl.data.converters.base import EMPTY_PROMPT, EMPTY_RESPONSE, IDENTICAL, Converted, Converter, distinct_prompts
 from sipo_pl.data.readers import Located
-from sipo_pl.data.rows import PairRow, Prompt, PromptRow, prompt_id
-from sipo_pl.errors import UsageError, UserError, nearest
-from sipo_pl.recipe import Objective
+from sipo_pl.data.rows import PairRow, PromptRow
+from sipo_pl.messages.errors import UsageError, UserError, nearest
+from sipo_pl.recipe.recipe import Objective
+from sipo_pl.storage.artifacts import require_key
+from sipo_pl.text.prompt import Prompt, prompt_id
 
 log = logging.getLogger("sipo_pl")
 

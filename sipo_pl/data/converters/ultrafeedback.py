@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sipo_pl.artifacts import require_key, require_object
 from sipo_pl.data.checks import number_field, wrong
 from sipo_pl.data.converters.base import Converted
 from sipo_pl.data.converters.helpsteer import HelpSteer
 from sipo_pl.data.readers import Located
 from sipo_pl.data.rows import PairRow
-from sipo_pl.errors import UserError, nearest
-from sipo_pl.recipe import Objective
+from sipo_pl.messages.errors import UserError, nearest
+from sipo_pl.recipe.recipe import Objective
+from sipo_pl.storage.artifacts import require_key, require_object
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 SCORES = ("overall_score", "fine-grained_score")

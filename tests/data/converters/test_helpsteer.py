@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 
-from sipo_pl.compat import Compat
 from sipo_pl.data.converters.helpsteer import HelpSteer
-from sipo_pl.data.rows import prompt_id
-from sipo_pl.errors import UserError
-from sipo_pl.recipe import Objective
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.recipe import Objective
+from sipo_pl.text.prompt import prompt_id
 
 OBJECTIVES = [Objective("correct", column="correctness"), Objective("short", column="verbosity", direction="min")]
 

@@ -7,8 +7,8 @@ import pytest
 from sipo_pl.data.converters.helpsteer2 import HelpSteer2
 from sipo_pl.data.converters.helpsteer3 import HelpSteer3
 from sipo_pl.data.converters.ultrafeedback import UltraFeedback
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.recipe import Objective
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.recipe.recipe import Objective
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 TURNS = "Hello\n<extra_id_1>Assistant\nHi!\n<extra_id_1>User\nWho are you?"

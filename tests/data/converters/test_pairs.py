@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 
-from sipo_pl.compat import Compat
 from sipo_pl.data.converters.pairs import Pairs
-from sipo_pl.data.rows import prompt_id
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.recipe import Objective
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.recipe import Objective
+from sipo_pl.text.prompt import prompt_id
 
 BETTER, SAFER = Objective("better", column="better_response_id"), Objective("safer", column="safer_response_id")
 PKU = {"prompt": "p", "response_0": "a", "response_1": "b", "better_response_id": 1, "safer_response_id": 0}

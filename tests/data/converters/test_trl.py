@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 
 from sipo_pl.data.converters.trl import TRL
-from sipo_pl.data.rows import prompt_id
-from sipo_pl.errors import UsageError, UserError
-from sipo_pl.recipe import Objective
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.recipe.recipe import Objective
+from sipo_pl.text.prompt import prompt_id
 
 OBJECTIVES = [Objective("x"), Objective("y")]
 USER, OTHER = {"role": "user", "content": "p"}, {"role": "user", "content": "q"}

@@ -1,0 +1,1 @@
+"""The command table, the two parsers' commands, exit codes."""

@@ -1,0 +1,203 @@
+"""The command table: names, help, exit codes. Arguments only; what is heavy is imported inside a command.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped and resumable.
+"""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from sipo_pl import __version__
+from sipo_pl.messages import ranks
+from sipo_pl.messages.errors import Stopped, UsageError, UserError, nearest
+from sipo_pl.messages.exit_codes import DONE, FAILED, RESUMABLE, WRONG_USE
+from sipo_pl.run.lifetime import die_with_parent
+from sipo_pl.storage.stopping import ECHO, SIGNALS
+
+DEBUG_VARIABLE = "SIPO_PL_DEBUG"
+
+TRAINER_COMMANDS = {
+    "fit": "align or re-align one policy, or fine-tune the base: --config <recipe>/align.yaml --objective NAME",
+    "validate": "validation metrics of a fitted policy",
+    "test": "the same under the names test/...",
+    "predict": "sample, review, rewrite, score, evaluate or measure: --config <recipe>/sample.yaml",
+}
+COMMANDS = {
+    "run": ("sipo_pl.run.runner:run", "all stages of a recipe, in order, skipping what is complete"),
+    "prepare": ("sipo_pl.stages.prepare:prepare", "raw data into preference pairs and test prompts"),
+    "calibrate": (
+        "sipo_pl.stages.calibrate:calibrate",
+        "the units and the reference point that a comparison is measured with",
+    ),
+    "combine": ("sipo_pl.stages.combine:combine", "choose between each sampled response and its rewrite"),
+    "filter": ("sipo_pl.stages.filter:filter", "keep the responses that beat both originals under every reward"),
+    "export_pairs": ("sipo_pl.commands.export_pairs:export_pairs", "prepared pairs as preference data in TRL's format"),
+    "report": ("sipo_pl.stages.report:report", "fronts, tables and samples as one page"),
+    "compare": ("sipo_pl.stages.compare:compare", "all compared methods as tables and pictures"),
+    "merge": (
+        "sipo_pl.commands.merge:merge",
+        "an adapter merged into its base model, or models averaged, for other tools",
+    ),
+    "chat": ("sipo_pl.commands.chat:chat", "talk with the policies of a run, fused at weights that may change"),
+    "serve": (
+        "sipo_pl.commands.serve:serve",
+        "the policies of a run behind OpenAI's HTTP interface, with a weight per request, and a page",
+    ),
+    "inspect": ("sipo_pl.commands.inspect:inspect", "a row of a stage's data as the model sees it"),
+    "recipes": ("sipo_pl.commands.recipes:recipes", "the shipped recipes, and a copy of one to begin with"),
+    "clean": ("sipo_pl.commands.clean:clean", "what a run folder no longer needs"),
+    "env": ("sipo_pl.commands.env:env", "versions and hardware, for bug reports"),
+    "completion": ("sipo_pl.cli.completion:completion", "a script that lets a shell complete commands and options"),
+    "export": ("sipo_pl.commands.export:export", "a weight of a finished run as models for other tools"),
+}
+
+
+def entry() -> None:
+    """Run the console script."""
+    if "LOCAL_RANK" in os.environ:  # one of several devices, started by the first or by a launcher
+        die_with_parent()
+    is_child = ranks.is_child()
+    code = main()
+    for number in SIGNALS:  # the work is done, and the exit code says how
+        signal.signal(number, signal.SIG_IGN)
+    if code != DONE and is_child:
+        ranks.end_first()
+    sys.exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code.
+
+    Args:
+        arguments: the command and its options; those of the process where not given.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return DONE if arguments else WRONG_USE
+    if arguments[0] in ("-V", "--version"):
+        print(f"sipo_pl {__version__}")
+        return DONE
+    return _guarded(_run, arguments)
+
+
+def check() -> int:
+    """Check the command of the process, its options and config files, without running it; return the exit code."""
+    return _guarded(_check, sys.argv[1:])
+
+
+def _guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int:
+    """Do a command's work; say what goes wrong in one line and return the exit code."""
+    from sipo_pl.messages import logs
+
+    logs.set_up()
+    log = logging.getLogger("sipo_pl")
+    command = arguments[0]
+    asked: list[float] = []
+    try:
+        with _stopping(asked):
+            return work(command, arguments)
+    except UserError as error:
+        log.error("sipo_pl %s: %s", command, error)
+        return WRONG_USE if isinstance(error, UsageError) else FAILED
+    except Stopped as stop:
+        if not ranks.is_first():
+            return DONE  # the first device speaks; to a launcher another code would be a crash
+        log.error("sipo_pl %s: %s; the same command goes on from here", command, stop)
+        return RESUMABLE
+    except KeyboardInterrupt:
+        log.error("sipo_pl %s: stopped; the same command goes on from here", command)
+        return RESUMABLE
+    except Exception as error:
+        if asked:  # what a library made of the interruption
+            log.debug("sipo_pl %s was interrupted", command, exc_info=True)
+            log.error("sipo_pl %s: stopped; the same command goes on from here", command)
+            return RESUMABLE
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        log.debug("sipo_pl %s failed", command, exc_info=True)
+        log.error("sipo_pl %s: %s: %s (%s=1 shows where)", command, type(error).__name__, error, DEBUG_VARIABLE)
+        return FAILED
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command in TRAINER_COMMANDS:
+        from sipo_pl.cli import trainer
+
+        return trainer.main(arguments)
+    if command not in COMMANDS:
+        raise UsageError(f"no such command{nearest(command, [*TRAINER_COMMANDS, *COMMANDS])}")
+    return _small_command(command, arguments[1:])
+
+
+@contextmanager
+def _stopping(asked: list[float]) -> Iterator[None]:
+    """Within the block, let SIGTERM, SIGINT and SIGUSR1 stop the command; nothing that is written is half.
+
+    Args:
+        asked: takes the time of each that is no echo.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not asked or time.monotonic() - asked[-1] > ECHO:
+            asked.append(time.monotonic())
+            raise KeyboardInterrupt
+
+    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        if numbers:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a stage of a run is born with them blocked
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check(command: str, arguments: list[str]) -> int:
+    if command in TRAINER_COMMANDS:
+        from sipo_pl.cli import trainer
+
+        trainer.check(arguments)
+    else:
+        _parse_small(command, arguments[1:])
+    return DONE
+
+
+def _small_command(command: str, options: list[str]) -> int:
+    function, values = _parse_small(command, options)
+    return function(**values) or DONE
+
+
+def _parse_small(command: str, options: list[str]) -> tuple[Callable[..., int | None], dict[str, Any]]:
+    from sipo_pl.recipe.config.command_parser import parse
+
+    module, _, name = COMMANDS[command][0].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    return function, parse(command, function, options)
+
+
+def _overview() -> str:
+    table = {**TRAINER_COMMANDS, **{name: text for name, (_, text) in COMMANDS.items()}}
+    order = ["run", *(name for name in table if name != "run")]
+    lines = [f"  {name:<14}{table[name]}" for name in order]
+    return "\n".join(
+        [
+            "usage: sipo_pl COMMAND [options]   (sipo_pl COMMAND --help for its options)",
+            "",
+            "SIPO: self-improvement towards Pareto optimality, on PyTorch Lightning.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "start: sipo_pl run --config quickstart/recipe.yaml",
+        ]
+    )

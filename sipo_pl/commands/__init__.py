@@ -1,0 +1,1 @@
+"""Commands that are no stage: one typed function a file."""

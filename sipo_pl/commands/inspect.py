@@ -1,0 +1,46 @@
+"""Command inspect: a row of a stage's data as the model sees it."""
+
+from typing import Literal
+
+from sipo_pl.messages.errors import UsageError
+
+STAGES = Literal["align", "realign", "sft", "sample", "evaluate", "review", "rewrite", "score", "filter"]
+
+
+def inspect(
+    config: str,
+    stage: STAGES = "align",
+    row: int = 0,
+    objective: str | None = None,
+    split: Literal["train", "validation"] = "train",
+    run_dir: str | None = None,
+) -> None:
+    """Show a row of a stage's data as the model sees it: tokens, mask, BOS and EOS, merges, what is left out and why.
+
+    Args:
+        config: the recipe, as for run
+        stage: whose data
+        row: index of the row, from zero
+        objective: whose preferences, for align; the first one's where not given
+        split: of the prepared pairs, for align
+        run_dir: run folder in the place of the recipe's
+    """
+    from rich.console import Console
+
+    from sipo_pl.engine.models.loading import load_tokenizer
+    from sipo_pl.messages.logs import quiet_libraries
+    from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
+    from sipo_pl.text.templates import PromptTemplate
+    from sipo_pl.use.row_page import show
+    from sipo_pl.use.row_view import Inspection
+    from sipo_pl.use.stage_rows import seen_row, stage_settings
+
+    quiet_libraries()
+    changes = [] if run_dir is None else [f"recipe.run_dir={run_dir}"]
+    recipe = parse_recipe(config, Overrides.gather([], changes, None))
+    if objective is not None and stage != "align":
+        raise UsageError(f"--objective: the rows of {stage} are the same for all objectives")
+    name = recipe.objective(objective or recipe.objective_names[0]).name
+    template = PromptTemplate(load_tokenizer(recipe.policy_base), recipe.template)
+    asked = Inspection(recipe, template, stage_settings(config, stage), row, name, split)
+    show(seen_row(stage, asked), asked, stage, Console(highlight=False, markup=False, emoji=False))

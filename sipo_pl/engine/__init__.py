@@ -1,0 +1,1 @@
+"""Base models with stacked LoRA adapters: loading, log-probabilities, decoding."""

@@ -1,0 +1,1 @@
+"""Fused decoding: segments, slots, batches, beams, attention kernels."""

@@ -1,0 +1,120 @@
+"""Rows in decoding: what each policy makes of them so far, and the fused scores of their next tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sipo_pl.engine.decoding.options import Request
+from sipo_pl.engine.decoding.slot_sizes import SlotSizes
+from sipo_pl.engine.decoding.slots import Slots
+from sipo_pl.engine.lora.groups import GroupedForward
+from sipo_pl.method.divergences import Divergence
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How the groups of a forward become one distribution.
+
+    Args:
+        forward: the K groups, the reference among them where the rule needs it
+        rule: the divergence whose fusion rule is used
+        reference: position of the reference among the groups; none where the rule or a single group does without
+        cumulative: keep histories though the rule may not need them, for scores that are compared between rows
+        raw_logits: cumulate logits in place of log-probabilities, as the released greedy search does
+    """
+
+    forward: GroupedForward
+    rule: Divergence
+    reference: int | None = None
+    cumulative: bool = False
+    raw_logits: bool = False
+
+
+class FusedRows:
+    """Rows under K groups, each in a slot, with their histories.
+
+    Args:
+        fusion: how scores are made.
+        sizes: what the slots have room for.
+        graphs: see `Slots`.
+    """
+
+    def __init__(self, fusion: Fusion, sizes: SlotSizes, graphs: bool = True) -> None:
+        self.fusion, self.forward = fusion, fusion.forward
+        self.slots = Slots(self.forward, sizes, graphs)
+        device, groups = self.forward.device, self.forward.groups
+        self.weights = torch.zeros(sizes.rows, groups, device=device)
+        # one-hot, so that every rule finds a free slot in order
+        self.weights[:, 0] = 1
+        self.history: Tensor | None = None  # (K, R), cumulative log-probability of what was said under each group
+        if fusion.cumulative or (fusion.rule.needs_history and groups > 1):
+            self.history = torch.zeros(groups, sizes.rows, device=device)
+
+    def admit(self, slots: Sequence[int], requests: Sequence[Request]) -> int:
+        """Put rows into free slots, in order, as many as there is room for; return how many.
+
+        The requests' weights follow the groups of the forward.
+        """
+        count = self.slots.admit(slots, [request.prompt_ids for request in requests])
+        if count == 0:
+            return 0
+        taken = torch.tensor(slots[:count], dtype=torch.long, device=self.forward.device)
+        self.weights[taken] = torch.tensor([request.weights for request in requests[:count]], device=taken.device)
+        if self.history is not None:
+            self.history[:, taken] = 0
+        return count
+
+    def grow(self, sizes: SlotSizes) -> None:
+        """Make room for `sizes` where there is less. To be called before `scores`."""
+        more = max(0, sizes.rows - self.slots.rows)
+        self.slots.grow(sizes)
+        self.weights = F.pad(self.weights, (0, 0, 0, more))
+        self.weights[len(self.weights) - more :, 0] = 1
+        if self.history is not None:
+            self.history = F.pad(self.history, (0, more))
+
+    def release(self, slots: Sequence[int]) -> None:
+        """Free the slots of rows that ended."""
+        self.slots.release(slots)
+
+    def scores(self) -> Tensor:
+        """Return the fused scores of the next tokens up to a constant per row, (R, V), float32."""
+        if self.history is None and self.fusion.rule.is_linear and self.forward.has_linear_head:
+            return self.forward.logits((self.slots.hidden * self.weights.T[..., None]).sum(dim=0, keepdim=True))[0]
+        scores = self.forward.logits(self.slots.hidden)
+        if self.history is not None:
+            self.logps = scores if self.fusion.raw_logits else torch.log_softmax(scores, dim=-1)
+            # differences alone matter, and large sums would cost the last digits
+            scores = self.logps + (self.history - self._common())[..., None]
+        if self.forward.groups == 1:
+            return scores[0]
+        reference = None if self.fusion.reference is None else scores[self.fusion.reference]
+        return self.fusion.rule.fuse(scores, self.weights, reference)
+
+    def totals(self) -> Tensor:
+        """Return the fused cumulative scores of the texts with their next tokens, (R, V); needs histories."""
+        return self.scores() + self._common()[:, None]
+
+    def _common(self) -> Tensor:
+        assert self.history is not None
+        return self.history.amin(dim=0)
+
+    def advance(self, tokens: Tensor) -> None:
+        """Append a token to each row, (R,), int64, and run the policies over it."""
+        if self.history is not None:
+            self.history = self.history + self.logps.gather(-1, tokens.expand(len(self.logps), -1)[..., None])[..., 0]
+        self.slots.step(tokens)
+
+    def select(self, slots: Sequence[int]) -> None:
+        """Keep the rows of `slots`, in their order, and no other slot; a row may be kept several times.
+
+        To be called between `scores` and `advance`.
+        """
+        kept = torch.tensor(slots, device=self.forward.device)
+        self.slots.select(slots)
+        self.weights = self.weights[kept]
+        if self.history is not None:
+            self.history, self.logps = self.history[:, kept], self.logps[:, kept]

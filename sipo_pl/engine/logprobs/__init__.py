@@ -1,0 +1,1 @@
+"""Log-probabilities of responses: packed sequences, chunks, the reference cache, CUDA graphs."""

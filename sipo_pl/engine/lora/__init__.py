@@ -1,0 +1,1 @@
+"""Stacked LoRA: K adapters over one base in one forward."""

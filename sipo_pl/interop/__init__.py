@@ -1,0 +1,1 @@
+"""The one door to other libraries' internals: a file a library, each with a contract test."""

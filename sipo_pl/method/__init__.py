@@ -1,0 +1,1 @@
+"""The paper: fusion, divergences, losses, selection, weights, seeds. Nothing but torch."""

@@ -1,1 +1,0 @@
-"""Policies: a base model with a stack of LoRA adapters; loading, log-probabilities, generation."""

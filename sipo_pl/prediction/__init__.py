@@ -1,0 +1,1 @@
+"""LightningModules that predict, one a file, with what they share."""

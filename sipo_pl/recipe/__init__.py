@@ -1,0 +1,1 @@
+"""A recipe and its parts, checks and components. Plain data, quick to import."""

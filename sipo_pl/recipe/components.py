@@ -1,0 +1,53 @@
+"""Makes an object from a class path and arguments, with errors that say which key is wrong."""
+
+import importlib
+from typing import Any, TypeVar
+
+from sipo_pl.messages.errors import SettingError, UsageError, nearest
+from sipo_pl.recipe.recipe import Component
+
+T = TypeVar("T")
+
+KEYS = ("class_path", "init_args")
+
+
+def import_class(path: str) -> Any:
+    """Import what a dotted path names."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def instantiate(component: Component, base: type[T], key: str) -> T:
+    """Import the class that a component names, check that it is a `base`, and call it with its arguments.
+
+    Args:
+        component: class_path, and init_args where there are any.
+        base: the class that it must derive from.
+        key: config key of the component, for errors.
+
+    Raises:
+        UsageError: another key, no such module or class, another kind of class, or arguments that it does not take.
+    """
+    for name in component:
+        if name not in KEYS:
+            raise UsageError(f"{key}: no key {name!r}{nearest(name, KEYS)}")
+    class_path = component.get("class_path")
+    if not isinstance(class_path, str):
+        raise UsageError(f"{key}.class_path: expected the import path of a class, found {class_path!r}")
+    module_name, _, name = class_path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{key}.class_path {class_path!r}: {error}") from None
+    found = getattr(module, name, None)
+    if found is None:
+        classes = [n for n, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]
+        raise UsageError(f"{key}.class_path: {module_name} has no {name!r}{nearest(name, classes)}")
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UsageError(f"{key}.class_path {class_path!r}: not a {base.__name__}")
+    try:
+        return found(**component.get("init_args") or {})
+    except SettingError as error:  # the class knows its argument only
+        raise SettingError(f"{key}.init_args.{error.key}", error.problem) from None
+    except TypeError as error:
+        raise UsageError(f"{key}.init_args: {error}") from None

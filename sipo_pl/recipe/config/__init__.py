@@ -1,0 +1,1 @@
+"""Config files, the options of commands, and their errors in one line."""

@@ -1,0 +1,280 @@
+"""`sipo_pl run`: the graph of stages over their declared inputs, and nothing of their insides."""
+
+import logging
+import os
+import shlex
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sipo_pl.messages import logs
+from sipo_pl.messages.exit_codes import DONE, RESUMABLE
+from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
+from sipo_pl.recipe.graph.round import Node, as_one, passes
+from sipo_pl.recipe.graph.run import build_graph, check_inputs, choose
+from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.run.devices import lane_environments, next_pass, visible_gpus
+from sipo_pl.run.stage_process import StageProcess, check_stages, handing_on
+from sipo_pl.run.stage_request import REQUEST, is_complete, request_of
+from sipo_pl.storage.artifacts import Manifest, lock, read_json, write_json
+from sipo_pl.storage.stopping import Stopping
+
+log = logging.getLogger("sipo_pl")
+
+LOOK = 0.02  # seconds between two looks at the stages that run
+
+
+def run(
+    config: list[str],
+    only: list[str] | None = None,
+    first: str | None = None,
+    until: str | None = None,
+    limit: int | None = None,
+    set: list[str] | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    stop_after: str | None = None,
+    side_by_side: int = 1,
+    estimate: str | None = None,
+) -> int:
+    """Run all stages of a recipe, in order, skipping what is complete.
+
+    Args:
+        config: the recipe, then overlays of the form {recipe: {...}, align: {...}}
+        only: stages to run and no others; those of a later round are named round-2/sample, the whole of it round-2
+        first: stage to begin at, the option --from
+        until: last stage to run
+        limit: smoke run on this many pairs or prompts of each split
+        set: settings of stages or of the recipe, such as align.model.lora.r=8 or recipe.seed=3
+        dry_run: print the plan with each stage's command, and run nothing
+        overwrite: make the stages that are run anew, whatever their folders hold
+        stop_after: stop at the first step, unit or stage that ends after this time, such as 3h50m
+        side_by_side: so many fits at once, where none needs another one, each on an equal share of the GPUs
+        estimate: print what each stage will take, and run nothing: on the device that is here, or on one of rates.yaml,
+            such as h200
+
+    Returns:
+        The exit code: that of the stage that failed, or 0.
+    """
+    overrides = Overrides.gather(config[1:], set or [], limit)
+    recipe_name = config[0]
+    recipe = parse_recipe(recipe_name, overrides)
+    graph = build_graph(recipe)
+    nodes = choose(graph, only, first, until)
+    check_inputs(nodes, graph, recipe)
+    planned = [as_one(one) for one in passes(nodes, recipe)]
+    if dry_run:
+        for node in planned:
+            print(f"# {node.name}\nsipo_pl {shlex.join(command(node, recipe_name, overrides))}")
+        return 0
+    if estimate is not None:
+        from sipo_pl.run.estimate.plan import estimate as table
+
+        commands = [(node, command(node, recipe_name, overrides)) for node in nodes]
+        print(table(recipe, estimate, commands, len(visible_gpus())))
+        return 0
+    run_dir = recipe.layout.run_dir
+    lanes = lane_environments(side_by_side, visible_gpus() if side_by_side > 1 else [])
+    with lock(run_dir):
+        stopping = Stopping(run_dir)
+        stopping.begin(stop_after)
+        os.environ[logs.LOG_VARIABLE] = str(run_dir / "run.log")
+        logs.log_to(run_dir / "run.log")
+        return Runner(nodes, recipe, recipe_name, overrides, overwrite, stopping, lanes).run()
+
+
+def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
+    """Return the words of a stage's command, after the program's name."""
+    config = str(Path(recipe_name).with_name(f"{node.config}.yaml"))
+    return [node.verb, "--config", config, *node.options, *overrides.options(node.config)]
+
+
+@dataclass(frozen=True)
+class Running:
+    """Stages that one command makes, under way.
+
+    Args:
+        nodes: the stages
+        words: the command, after the program's name
+        process: its process
+        lane: index of the devices that it has
+        since: when it began
+    """
+
+    nodes: Sequence[Node]
+    words: list[str]
+    process: StageProcess
+    lane: int
+    since: float
+
+
+class Runner:
+    """Runs the stages of a recipe that are not complete.
+
+    Args:
+        nodes: the stages, in order.
+        recipe: the recipe.
+        recipe_name: how the command line calls it.
+        overrides: settings of the command line.
+        overwrite: make all of them anew.
+        stopping: what may ask to stop.
+        lanes: variables of each fit that may run beside the others.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        recipe: Recipe,
+        recipe_name: str,
+        overrides: Overrides,
+        overwrite: bool,
+        stopping: Stopping,
+        lanes: Sequence[dict[str, str]],
+    ) -> None:
+        self.nodes, self.recipe, self.recipe_name, self.overrides = nodes, recipe, recipe_name, overrides
+        self.overwrite, self.stopping, self.lanes = overwrite, stopping, lanes
+        self.run_dir = recipe.layout.run_dir
+        self.timings = Timings(self.run_dir / "timings.json")
+
+    def run(self) -> int:
+        """Return the exit code: that of the stage that failed or was stopped, or 0."""
+        log.info("run %s: %d stages in %s", self.recipe.name, len(self.nodes), self.run_dir)
+        waiting = [node for node in self.nodes if self._waits(node)]
+        for node in self.nodes:
+            if node not in waiting and (manifest := Manifest.read(self.run_dir / node.name)):
+                again = f"`sipo_pl {shlex.join(self._command(node))} --overwrite`"
+                manifest.check(self.run_dir / node.name, again)
+        # one of each config is enough, and one of a later round, whose policies may stand on other base models
+        planned = [as_one(one) for one in passes(waiting, self.recipe)]
+        commands = {(node.config, node.round > 1): self._command(node) for node in reversed(planned)}
+        if waiting and (code := check_stages(list(reversed(commands.values())))):
+            log.error("nothing was run")
+            return code
+        code = self._run_passes(passes(self.nodes, self.recipe))
+        if code == DONE:
+            _say_end(self.recipe)
+        return code
+
+    def _run_passes(self, waiting: list[list[Node]]) -> int:
+        """Run all passes, as many at once as there are lanes; the first that fails ends the others resumably."""
+        running: list[Running] = []
+        code = DONE
+
+        def ask(number: int) -> None:
+            for one in running:
+                one.process.send(number)
+
+        with handing_on(ask) as handed:
+            while True:
+                while code == DONE and len(running) < len(self.lanes):
+                    index = next_pass(waiting, [one.nodes for one in running])
+                    if index is None:
+                        break
+                    left = self._announce(waiting.pop(index))
+                    if not left:
+                        continue
+                    reason = signal.Signals(handed[-1]).name if handed else self.stopping.reason
+                    if reason:
+                        log.info("stopped by %s before %s; the same `run` goes on from here", reason, left[0].name)
+                        code = RESUMABLE
+                        break
+                    running.append(self._start(left, min(self._free_lanes(running))))
+                    if handed:  # while it began
+                        ask(handed[-1])
+                if not running:
+                    return code
+                time.sleep(LOOK)
+                for one in [one for one in running if one.process.code is not None]:
+                    running.remove(one)
+                    if found := self._end(one):
+                        code = found if code in (DONE, RESUMABLE) else code
+                        ask(signal.SIGTERM)
+
+    def _free_lanes(self, running: Sequence[Running]) -> set[int]:
+        return set(range(len(self.lanes))) - {one.lane for one in running}
+
+    def _announce(self, nodes: Sequence[Node]) -> list[Node]:
+        """Say of stages that one command makes which of them are complete; return the others."""
+        left = [node for node in nodes if self._waits(node)]
+        for node in nodes:
+            said = "" if node in left else ": complete"
+            log.info("[%d/%d] %s%s", self.nodes.index(node) + 1, len(self.nodes), node.name, said)
+        return left
+
+    def _start(self, nodes: Sequence[Node], lane: int) -> Running:
+        node = as_one(nodes)
+        words = self._command(node)
+        log.debug("sipo_pl %s", shlex.join(words))
+        beside = len(self.lanes) > 1 and node.verb == "fit"
+        environment = {**self.lanes[lane], logs.LABEL_VARIABLE: node.name} if beside else {}
+        again = ["--overwrite"] if self.overwrite else []
+        return Running(nodes, words, StageProcess([*words, *again], environment), lane, time.monotonic())
+
+    def _end(self, one: Running) -> int:
+        """Note what became of stages that one command made; return its exit code."""
+        code, name = one.process.code, as_one(one.nodes).name
+        assert code is not None
+        for node in one.nodes:
+            self.timings.add(node.name, (time.monotonic() - one.since) / len(one.nodes))
+        if code == RESUMABLE:
+            log.info("stopped in %s; the same `run` goes on from here", name)
+            return code
+        if code != DONE:
+            if code == 128 + signal.SIGKILL:
+                log.error("%s was killed from outside; a machine that is short of memory does so", name)
+            log.error("%s ended with exit code %d; its command: sipo_pl %s", name, code, shlex.join(one.words))
+            log.error("log: %s; the same `run` goes on from here", self.run_dir / "run.log")
+            return code
+        for node in one.nodes:
+            # inputs are asked again: the stage may have been what made one of them complete
+            write_json(self.run_dir / node.name / REQUEST, self._request(node))
+        return DONE
+
+    def _command(self, node: Node) -> list[str]:
+        return command(node, self.recipe_name, self.overrides)
+
+    def _request(self, node: Node) -> dict[str, Any]:
+        return request_of(node, self._command(node), self.recipe, self.recipe_name)
+
+    def _waits(self, node: Node) -> bool:
+        return self.overwrite or not is_complete(self.run_dir / node.name, self._request(node))
+
+
+@dataclass
+class Timings:
+    """Seconds that each stage took, over all its starts.
+
+    Args:
+        path: the file that keeps them
+    """
+
+    path: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path.exists():
+            self.seconds = read_json(self.path)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add to a stage's seconds and write the file."""
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + seconds, 2)
+        write_json(self.path, self.seconds)
+
+
+def _say_end(recipe: Recipe) -> None:
+    folder = recipe.layout.stage("report")
+    path = folder / "metrics.json"
+    if not path.exists():
+        return
+    from rich.console import Console
+
+    from sipo_pl.report.tables import summary_table
+
+    console = Console()
+    console.print(summary_table(read_json(path)))
+    for name in ("report.html", "pareto.png", "metrics.json"):
+        if (folder / name).exists():
+            console.print(str(folder / name), highlight=False, soft_wrap=True)

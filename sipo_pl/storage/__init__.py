@@ -1,0 +1,1 @@
+"""Files that appear whole, manifests, hashes, locks; when a command is asked to stop."""

@@ -1,0 +1,1 @@
+"""Templates, prompts, tokens and masks, marks of generated text."""

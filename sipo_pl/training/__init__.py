@@ -1,0 +1,1 @@
+"""LightningModules that fit, one a file, with what they share; checkpoints."""

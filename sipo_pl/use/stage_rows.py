@@ -1,0 +1,210 @@
+"""What the model sees of each stage's rows."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sipo_pl.data.datamodules.sft_data import sft_examples
+from sipo_pl.data.preference import preference_pairs, realignment_pairs
+from sipo_pl.data.units import read_units
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.config.files import find_config, load_yaml
+from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.text.prompt import text_id
+from sipo_pl.text.prompts.build import CritiquePrompts
+from sipo_pl.use.row_view import DEFAULT_LENGTH, Inspection, SeenRow
+
+
+def stage_settings(recipe_name: str, stage: str) -> dict[str, Any]:
+    """Return the config of a stage, which lies beside its recipe; nothing where there is none."""
+    path = find_config(recipe_name).with_name(f"{stage}.yaml")
+    return load_yaml(path) if path.is_file() else {}
+
+
+def _align(asked: Inspection) -> SeenRow:
+    recipe, template = asked.recipe, asked.template
+    path = recipe.layout.pairs(asked.split)
+    rows: Any = read_jsonl(path)
+    row = asked.pick(rows, path)
+    preferred = row["preferred"][asked.objective]
+    masked = recipe.compat.common_prefix_mask
+
+    def pairs(some: Any) -> tuple[Any, Counter[str]]:
+        return preference_pairs(some, asked.objective, template, asked.max_length, common_prefix_mask=masked)
+
+    sides = ["tied", "tied"] if preferred == -1 else ["rejected", "rejected"]
+    if preferred != -1:
+        sides[preferred] = "chosen"
+    texts = [asked.text(f"response_{i}, {sides[i]}", row["prompt"], row[f"response_{i}"]) for i in (0, 1)]
+    notes = [f"preferred by {name}: {_side(index)}" for name, index in row["preferred"].items()]
+    notes += _why(pairs([row])[1], asked.max_length)
+    return SeenRow(path, row["pair_id"], len(rows), texts, notes, dict(pairs(rows)[1]))
+
+
+def _realign(asked: Inspection) -> SeenRow:
+    recipe, path = asked.recipe, asked.recipe.layout.kept
+    rows: Any = read_jsonl(path)
+    row = asked.pick(rows, path)
+    masked = recipe.compat.common_prefix_mask
+
+    def pairs(some: Any) -> tuple[Any, Counter[str]]:
+        names = recipe.objective_names
+        return realignment_pairs(some, names, asked.template, asked.max_length, common_prefix_mask=masked)
+
+    made, dropped = pairs([row])
+    rejected = [name for name in ("response_0", "response_1", "previous") if name in row]
+    texts = [asked.text("kept, chosen", row["prompt"], row["kept"])]
+    texts += [asked.text(f"{name}, rejected", row["prompt"], row[name]) for name in rejected]
+    notes = [f"{row['source']} of {row['sample_id']}, margin {row['margin']:.4g}"]
+    notes += [f"pair {pair.pair_id}" for pair in made]
+    return SeenRow(
+        path, row["pair_id"], len(rows), texts, notes + _why(dropped, asked.max_length), dict(pairs(rows)[1])
+    )
+
+
+def _sft(asked: Inspection) -> SeenRow:
+    path = asked.recipe.layout.sft_rows
+    rows: Any = read_jsonl(path)
+    row = asked.pick(rows, path)
+    responses = (asked.settings.get("data") or {}).get("responses", "both")
+
+    def examples(some: Any) -> Counter[str]:
+        truncate = asked.recipe.compat.truncate_sft
+        return sft_examples(some, responses, asked.template, asked.max_length, truncate=truncate)[1]
+
+    notes = [
+        f"preferred by {', '.join(row['preferred_by']) or 'no objective'}",
+        *_why(examples([row]), asked.max_length),
+    ]
+    return SeenRow(
+        path,
+        row["prompt_id"],
+        len(rows),
+        [asked.text("response", row["prompt"], row["response"])],
+        notes,
+        dict(examples(rows)),
+    )
+
+
+def _prompts(path: Path) -> Callable[[Inspection], SeenRow]:
+    def seen(asked: Inspection) -> SeenRow:
+        rows = read_jsonl(path)
+        row = asked.pick(rows, path)
+        ids = asked.template.prompt_ids(row["prompt"])
+        return SeenRow(path, row["prompt_id"], len(rows), [asked.prompt("prompt", ids)], _room(asked, ids))
+
+    return seen
+
+
+def _review(asked: Inspection) -> SeenRow:
+    recipe, path = asked.recipe, asked.recipe.layout.stage("sample")
+    rows = read_units(path)
+    row = asked.pick(rows, path)
+    file = (asked.settings.get("model") or {}).get("prompt_file")
+    critique = CritiquePrompts(recipe.objectives, recipe.template.kind, review_file=file)
+    prompt, start = critique.review_prompt(row["prompt"], row["text"])
+    ids = asked.template.continuation_ids(prompt, start)
+    return SeenRow(
+        path, row["sample_id"], len(rows), [asked.prompt("review prompt", ids)], _marks(row) + _room(asked, ids)
+    )
+
+
+def _rewrite(asked: Inspection) -> SeenRow:
+    recipe, path = asked.recipe, asked.recipe.layout.stage("review")
+    rows = read_units(path)
+    row = asked.pick(rows, path)
+    samples = {one["sample_id"]: one for one in read_units(recipe.layout.stage("sample"))}
+    sample = samples[row["sample_id"]]
+    file = (asked.settings.get("model") or {}).get("prompt_file")
+    critique = CritiquePrompts(recipe.objectives, recipe.template.kind, rewrite_file=file)
+    ids = asked.template.prompt_ids(critique.rewrite_prompt(sample["prompt"], sample["text"], row["review"]))
+    return SeenRow(
+        path, row["sample_id"], len(rows), [asked.prompt("rewrite prompt", ids)], _marks(row) + _room(asked, ids)
+    )
+
+
+def _score(asked: Inspection) -> SeenRow:
+    path = asked.recipe.layout.stage("sample")
+    rows = read_units(path)
+    row = asked.pick(rows, path)
+    text = asked.text(f"sample at {row['point']}", row["prompt"], row["text"])
+    marked = Counter(mark for one in rows for mark in one["marks"])
+    left_out = {f"marked {mark}": count for mark, count in marked.items()}
+    return SeenRow(path, row["sample_id"], len(rows), [text], _marks(row), left_out)
+
+
+def _filter(asked: Inspection) -> SeenRow:
+    """Show a conflicting pair with what the filter held against each of its candidates."""
+    layout = asked.recipe.layout
+    path = layout.pairs("train_conflict")
+    rows = read_jsonl(path)
+    pair = asked.pick(rows, path)
+    rewards = {one["text_id"]: one["rewards"] for one in read_units(layout.stage("score"))}
+    responses = [rewards[text_id(pair["prompt_id"], pair[f"response_{i}"])] for i in (0, 1)]
+    kept = {one["pair_id"]: one["sample_id"] for one in read_jsonl(layout.kept)}
+    notes = [f"kept: {kept.get(pair['pair_id'], 'nothing')}"]
+    for one in read_jsonl(layout.stage("combine") / "combined.jsonl"):
+        if one["prompt_id"] == pair["prompt_id"]:
+            notes.append(f"{one['sample_id']}, {one['source']}: {_refusal(one, responses)}")
+    texts = [asked.text(f"response_{i}", pair["prompt"], pair[f"response_{i}"]) for i in (0, 1)]
+    return SeenRow(path, pair["pair_id"], len(rows), texts, notes, {"no candidate kept": len(rows) - len(kept)})
+
+
+def _refusal(candidate: dict[str, Any], responses: Sequence[dict[str, float]]) -> str:
+    """Return what keeps a candidate out: marks, or the reward models under which a response is as good."""
+    if not candidate["rewards"]:
+        return f"marked {', '.join(candidate['marks'])}"
+    gaps = [
+        f"{model} against response_{i} ({candidate['rewards'][model] - theirs:+.4g})"
+        for i, response in enumerate(responses)
+        for model, theirs in response.items()
+        if candidate["rewards"][model] <= theirs
+    ]
+    return f"fails {', '.join(gaps)}" if gaps else "beats both under every reward"
+
+
+def seen_row(stage: str, asked: Inspection) -> SeenRow:
+    """Return the row that was asked for, as a stage's model sees it.
+
+    Raises:
+        UserError: the rows are not there yet.
+        UsageError: no such row, or a stage whose model sees no rows.
+    """
+    layout = asked.recipe.layout
+    views: dict[str, Callable[[Inspection], SeenRow]] = {
+        "align": _align,
+        "realign": _realign,
+        "sft": _sft,
+        "sample": _prompts(layout.pairs("train_conflict")),
+        "evaluate": _prompts(layout.test_prompts),
+        "review": _review,
+        "rewrite": _rewrite,
+        "score": _score,
+        "filter": _filter,
+    }
+    found = views[stage](asked)
+    if not found.count:
+        raise UserError(f"{found.path}: holds no rows")
+    return found
+
+
+def _side(index: int) -> str:
+    return "a tie" if index == -1 else f"response_{index}"
+
+
+def _why(dropped: Counter[str], max_length: int) -> list[str]:
+    reasons = [f"{reason} {max_length}" if reason.endswith("max_length") else reason for reason in dropped]
+    return [f"LEFT OUT: {reason}" for reason in reasons]
+
+
+def _marks(row: dict[str, Any]) -> list[str]:
+    return [f"marked: {', '.join(row['marks'])}; it goes no further"] if row["marks"] else []
+
+
+def _room(asked: Inspection, ids: Sequence[int]) -> list[str]:
+    decoding = (asked.settings.get("model") or {}).get("decoding") or {}
+    longest = decoding.get("max_length", DEFAULT_LENGTH)
+    room = max(0, longest - len(ids))
+    most = decoding.get("max_new_tokens")
+    return [f"room for an answer: {room if most is None else min(room, most)} tokens (max_length {longest})"]
