@@ -10,10 +10,11 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from sipo_pl.engine.models.quantization import check_four_bits
+from sipo_pl.interop.lightning import PlainCLI
 from sipo_pl.messages import logs
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.method.weights import parse_point, point_name
@@ -42,7 +43,7 @@ class Checked(Exception):
     """A command was checked and found right."""
 
 
-class StageCLI(LightningCLI):
+class StageCLI(PlainCLI):
     """LightningCLI for one stage: concrete classes, one verb, the recipe beside trainer, model and data.
 
     Args:
@@ -134,12 +135,6 @@ class StageCLI(LightningCLI):
             self.config = parser.parse_args([self.verb, *self.arguments])
         except argparse.ArgumentError as error:
             raise explain(error, self.arguments, parser_options(own)) from None
-
-    def _set_seed(self) -> None:
-        """Leave the seed to `before_instantiate_classes`, which knows the recipe."""
-
-    def _parse_ckpt_path(self) -> None:
-        """Leave the config alone: what a checkpoint holds never overrides what the user asks."""
 
     # stage
 

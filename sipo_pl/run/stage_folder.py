@@ -26,6 +26,7 @@ from sipo_pl.data.datamodules.unit_data import UnitData
 from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.units import unit_files, unit_path
 from sipo_pl.engine.models.loading import tokenizer_hash, weights_hash
+from sipo_pl.interop.lightning import started_processes
 from sipo_pl.messages import ranks
 from sipo_pl.messages.errors import Stopped, UsageError, UserError
 from sipo_pl.prediction.base import GenerationModule, PredictionModule
@@ -276,7 +277,7 @@ def stoppable(trainer: Trainer) -> Iterator[None]:
         raise
     except RuntimeError as error:
         if trainer.world_size > 1 and ranks.is_loss(error):
-            ranks.kill(getattr(trainer.strategy.launcher, "procs", ()))
+            ranks.kill(started_processes(trainer))
             raise UserError(
                 "another device ended, or did not answer in time; what it said is above, or in its own log "
                 f"({str(error).splitlines()[0]})"

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sipo_pl.engine.decoding.segments import Path, Read
+from sipo_pl.interop.transformers import attention_name, sdpa_attention_forward
 from sipo_pl.messages.errors import UserError
 
 NAME = "sipo_pl_path"
@@ -22,7 +22,7 @@ NAME = "sipo_pl_path"
 @contextlib.contextmanager
 def attend_along(model: PreTrainedModel, name: str = NAME) -> Iterator[None]:
     """Within the block, the model attends by the function of this name; by that here, along the keyword `path`."""
-    before = model.config._attn_implementation
+    before = attention_name(model)
     model.set_attn_implementation(name)
     try:
         yield

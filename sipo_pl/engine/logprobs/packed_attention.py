@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sipo_pl.engine.decoding.attention import capped, refuse_sinks
 from sipo_pl.engine.logprobs.packed_sequences import Layout, Span
+from sipo_pl.interop.transformers import sdpa_attention_forward
 from sipo_pl.messages.errors import UserError
 
 NAME = "sipo_pl_packed"
