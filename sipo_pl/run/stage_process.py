@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from sipo_pl.cli.main import main as cli
+from sipo_pl.cli import main as cli
 from sipo_pl.recipe.config.files import find_config, load_yaml
 from sipo_pl.run.devices import settle_threads
 from sipo_pl.run.lifetime import die_with, die_with_parent
