@@ -30,8 +30,9 @@ from sipo_pl.recipe.config.command_parser import (
 from sipo_pl.recipe.config.errors import explain, find_place
 from sipo_pl.recipe.config.keys import check_config_files, check_stage, parser_options
 from sipo_pl.recipe.recipe import is_of_round
-from sipo_pl.registry import DEFAULT_STAGE, EVALUATION_VERBS, TRAINER_STAGES, TrainerStage
+from sipo_pl.registry import DEFAULT_STAGE, TRAINER_STAGES
 from sipo_pl.run.stage_folder import Saving, StageRun
+from sipo_pl.stage import EVALUATION_VERBS, Stage
 from sipo_pl.storage.stopping import Stopping
 from sipo_pl.training import zero
 from sipo_pl.training.checkpoint_io import AtomicCheckpointIO
@@ -65,9 +66,9 @@ class StageCLI(PlainCLI):
     ) -> None:
         self.verb, self.stage_name, self.arguments = verb, stage_name, arguments
         self.held, self.only_check = held, only_check
-        self.stage: TrainerStage = TRAINER_STAGES[stage_name]
+        self.stage: Stage = TRAINER_STAGES[stage_name]
         super().__init__(
-            import_class(self.stage.module),
+            import_class(self.stage.target),
             import_class(self.stage.data),
             save_config_callback=None,
             auto_configure_optimizers=False,
@@ -147,7 +148,7 @@ class StageCLI(PlainCLI):
         settings = dict(self.settings)
         if "weights" in settings:  # a point may be written in several ways
             settings["weights"] = point_name(parse_point(settings["weights"], self.recipe.objective_names))
-        return self.stage.folder_name(self.stage_name, settings)
+        return self.stage.folder_name(settings)
 
     def before_instantiate_classes(self) -> None:
         self.recipe = make_recipe(self.settings.recipe, lambda key: find_place(f"recipe.{key}", self.arguments))

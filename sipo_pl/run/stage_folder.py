@@ -30,7 +30,9 @@ from sipo_pl.interop.lightning import started_processes
 from sipo_pl.messages import ranks
 from sipo_pl.messages.errors import Stopped, UsageError, UserError
 from sipo_pl.prediction.base import GenerationModule, PredictionModule
+from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.registry import place_of
 from sipo_pl.storage.artifacts import (
     CONFIG,
     Manifest,
@@ -112,13 +114,22 @@ class StageRun:
         self.stopping = Stopping(recipe.layout.run_dir)
         if ranks.is_first():
             held.enter_context(lock(self.folder))
-        inputs = {**getattr(data, "inputs", {}), **model.inputs}
+        inputs = {**self._declared(settings), **getattr(data, "inputs", {}), **model.inputs}
         hashes = {name: input_hash(path, command) for name, (path, command) in inputs.items()}
         hashes |= {name: weights_hash(base) for name, base in model.base_models.items()}
         hashes["tokenizer"] = tokenizer_hash(model.base_model)
         keys = {**result_keys(settings), "recipe": model.recipe_keys}
         opening = open_stage if ranks.is_first() else follow_stage
         self.manifest: Manifest = opening(self.folder, stage, keys, hashes, seed=recipe.seed, overwrite=overwrite)
+
+    def _declared(self, settings: Mapping[str, Any]) -> dict[str, tuple[Path, str]]:
+        """Return the inputs that the stage's entry in the registry names."""
+        place = place_of(self.stage)
+        assert place is not None
+        inputs = stage_inputs(place.name, self.recipe, settings)
+        if missing := [name for name in getattr(self.model, "sources", ()) if name not in inputs]:
+            raise UsageError(f"{self.stage}: reads {missing[0]}, which its entry in sipo_pl/registry.py does not say")
+        return inputs
 
     @property
     def complete(self) -> bool:

@@ -8,6 +8,7 @@ from jsonargparse.typing import PositiveInt
 
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.metrics.hypervolume import calibrated_frame
+from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.artifacts import input_hash, open_stage, read_jsonl, write_json
 from sipo_pl.text.prompt import TextRow
@@ -35,7 +36,8 @@ def calibrate(recipe: Recipe, max_texts: PositiveInt = 2000, below: float = 2.0,
     layout = recipe.layout
     rewards = {name: panel.keys(name) for name in panel.names}
     keys = {"max_texts": max_texts, "below": below, "rewards": rewards, "seed": recipe.seed}
-    inputs = {"prepare": input_hash(layout.stage("prepare"), "sipo_pl prepare")}
+    found = stage_inputs("calibrate", recipe, {})
+    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
     folder = layout.frame.parent
     manifest = open_stage(folder, "calibrate", keys, inputs, seed=recipe.seed, overwrite=overwrite)
     if manifest.complete:

@@ -8,8 +8,8 @@ from typing import Any
 from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.units import read_units
 from sipo_pl.method.selection import better_of
+from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.registry import command_of
 from sipo_pl.storage.artifacts import input_hash, open_stage, write_json, write_jsonl
 from sipo_pl.text.marks import MARKS
 from sipo_pl.text.prompt import text_id
@@ -28,8 +28,8 @@ def combine(recipe: Recipe, rewrites: bool = True, overwrite: bool = False) -> N
         overwrite: remove what the stage's folder holds
     """
     layout = recipe.layout
-    names = ["sample", "rewrite", "score"] if rewrites else ["sample", "score"]
-    inputs = {name: input_hash(layout.stage(name), command_of(name, round=recipe.round)) for name in names}
+    found = stage_inputs("combine", recipe, {"rewrites": rewrites})
+    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
     folder = layout.stage("combine")
     keys = {"rewrites": rewrites, "compat": asdict(recipe.compat)}
     manifest = open_stage(folder, "combine", keys, inputs, seed=recipe.seed, overwrite=overwrite)
@@ -59,11 +59,9 @@ def combine_texts(recipe: Recipe, *, rewrites: bool) -> tuple[list[dict[str, Any
     rewards = {row["text_id"]: row["rewards"] for row in read_units(layout.stage("score"), ["text_id", "rewards"])}
     rows = [_combine_one(sample, written.get(sample["sample_id"]), rewards, recipe) for sample in samples]
     point = {row["sample_id"]: row["point"] for row in samples}
-    return rows, {
-        "sample": marks_table(samples),
-        "rewrite": marks_table([{**row, "point": point[row["sample_id"]]} for row in written.values()]),
-        "combine": _sources_table(rows),
-    }
+    rewritten = [{**row, "point": point[row["sample_id"]]} for row in written.values()]
+    yields = {"sample": marks_table(samples), "rewrite": marks_table(rewritten)}
+    return rows, {**yields, "combine": _sources_table(rows)}
 
 
 def _combine_one(

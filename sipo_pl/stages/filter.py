@@ -7,14 +7,14 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from sipo_pl.data.folder_card import write_folder_card
-from sipo_pl.data.previous_round import previous_filter, previous_kept
+from sipo_pl.data.previous_round import previous_kept
 from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.seeds import seed_of
 from sipo_pl.method.selection import Candidate, Choice, Rewards, minimum_margin, select_best_margin, select_pareto
 from sipo_pl.method.weights import point_name
+from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.registry import command_of
 from sipo_pl.stages.combine import Table, combine_texts
 from sipo_pl.storage.artifacts import input_hash, open_stage, read_json, read_jsonl, write_json, write_jsonl
 from sipo_pl.text.prompt import text_id
@@ -43,7 +43,8 @@ def filter(
     layout = recipe.layout
     if recipe.limit is not None:  # a smoke run shows that the stages fit together, not that they help
         min_kept, on_too_few = 1, "best_margin"
-    inputs = _inputs(recipe, combined=combined)
+    found = stage_inputs("filter", recipe, {"combined": combined})
+    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
     keys: dict[str, Any] = {
         "min_kept": min_kept,
         "on_too_few": on_too_few,
@@ -87,14 +88,6 @@ def filter(
     write_json(yields_path, {**counts, "on_too_few": fallback, "stages": {**yields, "filter": table}})
     write_folder_card(folder, {"default": {"train": path.name}})
     manifest.finish(folder, [path, yields_path], rows=len(kept_rows))
-
-
-def _inputs(recipe: Recipe, *, combined: bool) -> dict[str, str]:
-    sources = {"prepare": (recipe.layout.stage("prepare"), "sipo_pl prepare")}
-    for name in ("score", "combine" if combined else "sample"):
-        sources[name] = (recipe.layout.stage(name), command_of(name, round=recipe.round))
-    sources |= previous_filter(recipe)
-    return {name: input_hash(path, command) for name, (path, command) in sources.items()}
 
 
 def _candidates(recipe: Recipe, *, combined: bool) -> tuple[list[dict[str, Any]], dict[str, Table]]:
