@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from sipo_pl.engine.lora.groups import TokenIds
 
+LEAST_TOKENS = 64  # tokens that prompts and responses have room for at first, where they grow as rows come
+
 
 @dataclass(frozen=True)
 class SlotSizes:
@@ -43,6 +45,26 @@ class SlotSizes:
         return cls(
             rows, prompt_places(prompts, rows), longest, response_tokens, min(rows, max(counts.values())), header
         )
+
+    @classmethod
+    def grown(
+        cls, rows: int = 0, prompt_tokens: int = 0, response_tokens: int = 0, *, most_rows: int = 0
+    ) -> "SlotSizes":
+        """Return the sizes, in powers of two, for rows of which more may come; every row may have its own prompt.
+
+        Args:
+            rows: rows that need a slot now.
+            prompt_tokens: tokens of the longest prompt.
+            response_tokens: tokens of the longest response so far.
+            most_rows: slots are never more.
+        """
+        slots = min(most_rows, _power_of_two(rows))
+        prompt, response = (max(LEAST_TOKENS, _power_of_two(count)) for count in (prompt_tokens, response_tokens))
+        return cls(slots, slots, prompt, response)
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << max(0, count - 1).bit_length()
 
 
 def prompt_places(prompts: Sequence[TokenIds], rows: int) -> int:
