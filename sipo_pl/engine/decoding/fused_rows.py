@@ -1,4 +1,4 @@
-"""Rows in decoding: what each policy makes of them so far, and the fused scores of their next tokens."""
+"""Rows in decoding: how likely each policy finds them so far, and the fused scores of their next tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Fusion:
     Args:
         forward: the K groups, the reference among them where the rule needs it
         rule: the divergence whose fusion rule is used
-        reference: position of the reference among the groups; none where the rule or a single group does without
+        reference: position of the reference among the groups; none where the rule, or a single group, needs none
         cumulative: keep histories even where the rule does without, because scores of rows are compared
         raw_logits: sum logits in place of log-probabilities, as the released greedy search does
     """
@@ -64,7 +64,7 @@ class FusedRows:
         self.slots = Slots(self.forward, sizes, graphs)
         device, groups = self.forward.device, self.forward.groups
         self.weights = torch.zeros(sizes.rows, groups, device=device)
-        # one-hot, so that every rule finds a free slot in order
+        # free slots have the weights of one policy, so that every rule gives them finite scores
         self.weights[:, 0] = 1
         self.history: Tensor | None = None  # (K, R), log-probability of each row's tokens so far
         if fusion.cumulative or (fusion.rule.needs_history and groups > 1):

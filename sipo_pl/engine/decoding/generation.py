@@ -77,7 +77,7 @@ def generate(
                     raise
 
             count = rows_at_once(forward, ordered, decoding)
-            generated = policies.room.run("decoding.batch_rows", count, decode)
+            generated = policies.memory_budget.run("decoding.batch_rows", count, decode)
             results.update(zip(members, generated, strict=True))
     return [results[index] for index in range(len(requests))]
 

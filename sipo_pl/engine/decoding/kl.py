@@ -1,4 +1,4 @@
-"""How far responses lead from the base model: the KL divergence of the fused distribution from the base's."""
+"""How far responses are from the base model: the KL divergence of the fused distribution from that of the base."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -25,8 +25,8 @@ def kl_to_base(
 ) -> list[float]:
     """Return each response's sum over tokens of KL(fused distribution of the next token || the base model's), in nats.
 
-    Over responses that are sampled at temperature one its mean is the KL divergence of the policies from the base,
-    without the noise of log-ratios; over greedy ones it tells how far they strayed along their own way.
+    Over responses that are sampled at temperature one, its mean is the KL divergence of the policies from the base,
+    without the noise of log-ratios. Over greedy responses it is that divergence at the tokens that were chosen.
 
     Args:
         policies: the groups.
@@ -48,7 +48,7 @@ def kl_to_base(
             shares = {i: [weights[i][k] for k in support] for i in members}
             fusion = Fusion(forward, divergence, len(support) if divergence.needs_reference else None)
             work = partial(_measure, fusion, rows, shares, waiting, found)
-            policies.room.run("model.batch_tokens", batch_tokens, work)
+            policies.memory_budget.run("model.batch_tokens", batch_tokens, work)
     return found
 
 
@@ -60,7 +60,7 @@ def _measure(
     found: list[float],
     tokens: int,
 ) -> None:
-    """Put the values of the rows that wait, longest first, into `found`, with `tokens` in a forward at most."""
+    """Measure the rows that wait, longest first, into `found`, with at most `tokens` tokens in a forward."""
     while waiting:
         batch = waiting[: max(1, tokens // (fusion.forward.groups * len(rows[waiting[0]].input_ids)))]
         shares = torch.tensor([weights[index] for index in batch], device=fusion.forward.device)

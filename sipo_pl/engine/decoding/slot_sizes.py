@@ -1,4 +1,4 @@
-"""How much slots hold: rows, prompts and tokens, known beforehand or grown into."""
+"""How many rows, prompts and tokens slots hold: known beforehand, or grown as rows come."""
 
 import itertools
 from collections import Counter
@@ -16,11 +16,11 @@ class SlotSizes:
 
     Args:
         rows: R, the number of slots
-        prompts: prompts held at once
+        prompts: distinct prompts that are held at once
         prompt_tokens: tokens that a prompt may have behind the header
         response_tokens: tokens that a response may grow to
-        members: rows behind one prompt
-        header: what all prompts begin with, computed once for all of them
+        members: rows that continue one prompt, at most
+        header: tokens that all prompts begin with, which are computed once for all of them
     """
 
     rows: int
@@ -68,9 +68,9 @@ def _power_of_two(count: int) -> int:
 
 
 def prompt_places(prompts: Sequence[TokenIds], rows: int) -> int:
-    """Return how many distinct prompts are held for `rows` slots, those of a prompt in succession.
+    """Return how many distinct prompts are held for `rows` slots, where the rows of one prompt follow one another.
 
-    Rows of a prompt end at different times: twice as many prompts are at work as would fill the slots.
+    Rows of one prompt end at different times, so that up to twice as many prompts are in use as would fill the slots.
     """
     starts = [0, *(int(a != b) for a, b in itertools.pairwise(prompts))]
     seen = list(itertools.accumulate(starts))  # number of each row's prompt
@@ -79,9 +79,10 @@ def prompt_places(prompts: Sequence[TokenIds], rows: int) -> int:
 
 
 def common_header(prompts: Sequence[TokenIds], least: int = 16) -> TokenIds:
-    """Return what all prompts begin with, at least one token shorter than each; nothing if it is short or alone.
+    """Return the tokens that all prompts begin with; none where they are fewer than `least`, or there is one prompt.
 
-    A header costs every step a little; a chat template's two dozen tokens pay for it.
+    A header is at least one token shorter than each prompt. It costs every step a little; the two dozen tokens of a
+    chat template are worth it.
     """
     if len(prompts) < 2:
         return ()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from sipo_pl.method.weights import parse_point
 from sipo_pl.recipe.graph.round import Node, round_nodes, switches
-from sipo_pl.recipe.methods import METHODS, Source, entrants, fitted
+from sipo_pl.recipe.methods import METHODS, PolicySource, entrants, fitted
 from sipo_pl.recipe.recipe import Objective, Recipe, in_round
 
 EVALUATION = ("evaluate", "measure")  # stages of a run by itself, in whose place all methods answer and are judged
@@ -77,7 +77,7 @@ def ends(recipe: Recipe, method: str) -> list[str]:
     return [name for name in dict.fromkeys(found) if name not in own]
 
 
-def _makers(recipe: Recipe, source: Source) -> Sequence[str]:
+def _makers(recipe: Recipe, source: PolicySource) -> Sequence[str]:
     """Return the stages that make a policy."""
     if source.kind in ("soup", "sum"):
         return [f"align-{name}" for name in recipe.objective_names]
