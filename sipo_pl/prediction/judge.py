@@ -23,7 +23,6 @@ class Judge(Measure):
     def __init__(self, recipe: Recipe, judge: Component | None = None) -> None:
         super().__init__(recipe)
         self.sources = ("answer",)
-        self.component = judge
         self.judge = instantiate(judge, LocalJudge, "model.judge") if judge else None
 
     @property

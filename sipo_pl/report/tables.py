@@ -166,6 +166,6 @@ def decimals_of(unit: float) -> int:
     return min(6, max(0, 2 - math.floor(math.log10(unit))))
 
 
-def reward(metrics: RunMetrics, objective: str, value: float, sign: bool = False) -> str:
-    """Return a mean reward or difference of `objective` for reading."""
-    return number(value, reward_decimals(metrics, objective), sign)
+def reward(metrics: RunMetrics, objective: str, value: float) -> str:
+    """Return a mean reward of `objective` for reading."""
+    return number(value, reward_decimals(metrics, objective))

@@ -30,12 +30,11 @@ class Screen:
 
     Args:
         conversation: who answers.
-        console: where answers go; the terminal's where not given.
     """
 
-    def __init__(self, conversation: Conversation, console: Console | None = None) -> None:
+    def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
-        self.console = console or Console(highlight=False, markup=False, emoji=False)
+        self.console = Console(highlight=False, markup=False, emoji=False)
         self.commands: dict[str, Callable[[list[str]], None]] = {
             "weights": self._weights,
             "compare": self._compare,
