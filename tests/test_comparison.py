@@ -18,7 +18,7 @@ from sipo_pl.metrics.hypervolume import hypervolume
 from sipo_pl.recipe.checks import check_recipe
 from sipo_pl.recipe.graph.comparison import stages_of
 from sipo_pl.recipe.graph.run import build_graph
-from sipo_pl.recipe.methods import Source, entrants
+from sipo_pl.recipe.methods import PolicySource, entrants
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.registry import METHODS
 from sipo_pl.rewards.text import detail
@@ -91,7 +91,7 @@ def test_corners_are_the_alignments_for_all_but_those_with_policies_of_their_own
     own = {"sipo": "realign", "mod_long": "align_long"}
     assert {mix for method, mix in at_corner.items() if method not in own} == {at_corner["dpo"]}
     for method, kind in own.items():
-        assert at_corner[method] == ((Source(kind, "a"), 1.0),)
+        assert at_corner[method] == ((PolicySource(kind, "a"), 1.0),)
 
 
 @pytest.mark.parametrize(

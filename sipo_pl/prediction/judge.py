@@ -32,7 +32,7 @@ class Judge(Measure):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         if self.judge:
-            self.judge.scorer.room = self.room
+            self.judge.scorer.memory_budget = self.memory_budget
             self.judge.load()
 
     def teardown(self, stage: str) -> None:

@@ -253,7 +253,7 @@ class StageRun:
             counts = ", ".join(f"{count} {mark}" for mark, count in marks.most_common())
             log.info("%s: %d of %d rows without marks (%s)", self.stage, clean, rows, counts)
         write_folder_card(self.folder)
-        notes: dict[str, Any] = {"halved": self.model.room.halved} if self.model.room.halved else {}
+        notes: dict[str, Any] = {"halved": self.model.memory_budget.halved} if self.model.memory_budget.halved else {}
         self.manifest.finish(self.folder, unit_files(self.folder), rows=rows, **notes)
 
     def _read_unit(self, index: int) -> list[dict[str, Any]]:

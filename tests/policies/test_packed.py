@@ -10,7 +10,7 @@ from sipo_pl.engine.decoding.attention import attend_along
 from sipo_pl.engine.logprobs import response_logprobs as logprobs
 from sipo_pl.engine.logprobs.chunked_backward import summed_over
 from sipo_pl.engine.logprobs.packed_attention import NAME, _SharedKeys, span_lengths
-from sipo_pl.engine.logprobs.packed_sequences import Layout, Span, pack, packed_length, packed_logps
+from sipo_pl.engine.logprobs.packed_sequences import PackedLayout, Span, pack, packed_length, packed_logps
 from sipo_pl.engine.logprobs.response_logprobs import response_logps
 from sipo_pl.engine.logprobs.token_budget import forwards_of
 from sipo_pl.engine.lora.stack import LoRAStack
@@ -153,7 +153,7 @@ def test_several_forwards_have_the_gradient_of_one(budget: int | None) -> None:
 
 def test_what_flash_attention_is_told_is_the_attention_of_the_spans() -> None:
     """The sequences of a layout, attended to one by one as its kernel defines them: causal from the lower right."""
-    layout: Layout = pack(ROWS).layout
+    layout: PackedLayout = pack(ROWS).layout
     tokens = layout.length
     found = span_lengths(layout, torch.device("cpu"))
     k, v = torch.randn(2, tokens, 1, 8, dtype=torch.double).unbind()

@@ -168,7 +168,7 @@ class _Pair(NamedTuple):
         numbers: int64, what the forward reads
         forward: numbers -> logps
         logps: (distinct rows,), float32
-        slopes: likewise, the gradient of a loss to them
+        slopes: (distinct rows,), float32, the gradient of a loss with respect to `logps`
         backward: slopes -> `AdapterLogps.gradients`
     """
 

@@ -41,21 +41,21 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the rows stand in sequences of equal length.
+class PackedLayout:
+    """Where the rows are in packed sequences of equal length.
 
     Args:
         length: tokens of a sequence
-        spans: of each sequence, in order and without a gap
+        spans: the spans of each sequence, in order and without a gap
     """
 
     length: int
     spans: tuple[tuple[Span, ...], ...]
     _known: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def repeated(self, count: int) -> "Layout":
+    def repeated(self, count: int) -> "PackedLayout":
         """Return the layout of every sequence `count` times in succession."""
-        return Layout(self.length, tuple(spans for spans in self.spans for _ in range(count)))
+        return PackedLayout(self.length, tuple(spans for spans in self.spans for _ in range(count)))
 
     @cached_property
     def flat(self) -> list[Span]:
@@ -110,7 +110,7 @@ class Packed(NamedTuple):
     owners: Tensor
     places: Tensor
     distinct: int
-    layout: Layout
+    layout: PackedLayout
 
     def to(self, device: torch.device) -> "Packed":
         """Return the same on a device."""
@@ -132,7 +132,7 @@ def pack(rows: Sequence[Encoded]) -> Packed:
         torch.tensor(one) for one in (made.ids, made.positions, made.sources, made.targets, made.lengths)
     )
     owners = torch.arange(len(lengths)).repeat_interleave(lengths)
-    layout = Layout(len(made.ids), (tuple(made.spans),))
+    layout = PackedLayout(len(made.ids), (tuple(made.spans),))
     return Packed(ids[None], positions[None], sources, targets, owners, places, len(lengths), layout)
 
 

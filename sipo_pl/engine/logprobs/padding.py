@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from sipo_pl.engine.logprobs.packed_sequences import Layout, Packed, Span
+from sipo_pl.engine.logprobs.packed_sequences import Packed, PackedLayout, Span
 
 BLOCK = 128  # tokens that matrix products and attention take at once
 FEWEST = 8  # spans
@@ -60,7 +60,7 @@ def padded(packed: Packed) -> Packed:
         targets=F.pad(packed.targets, (0, more_targets)),
         owners=F.pad(packed.owners, (0, more_targets), value=count - 1),
         distinct=count,
-        layout=Layout(tokens, ((*spans, *idle),)),
+        layout=PackedLayout(tokens, ((*spans, *idle),)),
     )
 
 
