@@ -57,7 +57,7 @@ def _command(name: str, function: str, reads: tuple[Read, ...] = (), **others: A
 
 def _fit_at(name: str, target: str, cost: str, reads: tuple[Read, ...] = _GROUND) -> Stage:
     """Return the stage of a method that trains one policy for each weight."""
-    of = {"options": ("objective", "weights"), "named_for": "weights"}
+    of: dict[str, Any] = {"options": ("objective", "weights"), "named_for": "weights"}
     return _stage(name, "fit", target, reads, data=_PAIRS, compared=True, cost=cost, **of)
 
 

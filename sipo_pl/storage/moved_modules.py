@@ -20,6 +20,7 @@ MOVED = {  # earlier name -> present name, below the package; those that documen
     "components": "recipe.components",
     "divergences": "method.divergences",
     "errors": "messages.errors",
+    "functions": "use.functions",
     "fusion": "method.fusion",
     "losses": "method.losses",
     "selection": "method.selection",

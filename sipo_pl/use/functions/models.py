@@ -12,11 +12,11 @@ from sipo_pl.engine.decoding.options import Decoding, FinishReason, Request
 from sipo_pl.engine.lora.adapters import interpolate as interpolate_factors
 from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.engine.lora.policies import Policy, stack_policies
-from sipo_pl.functions.tokens import PLAIN, template_of
 from sipo_pl.messages.errors import UsageError, UserError, nearest
 from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
 from sipo_pl.method.divergences.alpha import UnscaledAlpha
 from sipo_pl.rewards.implicit import policy_logps
+from sipo_pl.use.functions.tokens import PLAIN, template_of
 
 TEXT_ALONE = "{raw_prompt}"
 DIVERGENCES = {"reverse_kl": ReverseKL(), "forward_kl": ForwardKL(), "jsd": JensenShannon()}
