@@ -64,10 +64,11 @@ mutants: $(VENV)/.installed  ## break the method in one place at a time; some te
 notebook: $(VENV)/.installed  ## execute docs/own_objectives.ipynb, a whole run on a toy model, and write it back
 	OMP_NUM_THREADS=1 $(BIN)/python tests/notebook.py
 
-lint: $(VENV)/.installed  ## ruff and mypy
+lint: $(VENV)/.installed  ## ruff, mypy, and the order of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.installed  ## rewrite the code as ruff likes it
 	$(BIN)/ruff check --fix .

@@ -22,7 +22,7 @@ from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UserError
 from sipo_pl.metrics.bootstrap import LEVEL
 from sipo_pl.metrics.hypervolume import Frame, hypervolume
-from sipo_pl.recipe.recipe import Layout
+from sipo_pl.recipe.recipe import RunLayout
 from sipo_pl.report.comparison.answers import Answers, read_answers, rewards_by_method
 from sipo_pl.report.comparison.ruler import ruler
 from sipo_pl.report.comparison.tables import write_csv
@@ -52,7 +52,7 @@ class Measured(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and write it."""
     args = _arguments(argv)
-    stored = read_json(Layout(args.runs[0]).frame)
+    stored = read_json(RunLayout(args.runs[0]).frame)
     objectives = list(stored["objectives"])
     seeds: list[dict[str, Measured]] = [{} for _ in args.runs]
     for label, *runs in (("", *args.runs), *args.beside):

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 import yaml
 
-from sipo_pl.data.quickstart_data import collect
-from sipo_pl.data.quickstart_sampler import Sampler
 from sipo_pl.engine.models.loading import resolve_base_model
 from sipo_pl.storage.artifacts import atomic_path, read_jsonl, write_jsonl, write_text
+from tools.quickstart_data import collect
+from tools.quickstart_sampler import Sampler
 
 FORMULAS = {"detail": "Detail", "ease": "Ease", "brevity": "Brevity"}
 PHRASES = {"detail": "more detailed", "ease": "easier to read", "brevity": "shorter"}

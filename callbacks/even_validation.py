@@ -1,9 +1,8 @@
 """Validates a fit a number of times, evenly over its optimizer steps."""
 
-import sys
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sipo_pl.interop.lightning import validate_after_batch
 from sipo_pl.training.fit import Fit
 
 
@@ -31,7 +30,6 @@ class EvenValidation(Callback):
         total, step = pl_module.total_steps, trainer.global_step
         every = -(-total // self.times)
         due = step > self._validated and (step % every == 0 or (self.at_end and step == total))
-        # the loop validates where its batch count divides by this number: by one, always; by the largest, never
-        trainer.val_check_batch = 1 if due else sys.maxsize  # read by ResumeCheckpoint too
+        validate_after_batch(trainer, due)  # ResumeCheckpoint asks for it
         if due:
             self._validated = step

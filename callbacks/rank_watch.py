@@ -2,6 +2,7 @@
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sipo_pl.interop.lightning import started_processes
 from sipo_pl.messages import ranks
 
 
@@ -9,4 +10,4 @@ class RankWatch(Callback):
     """Watches the processes that the trainer started for its other devices."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        ranks.watch(getattr(trainer.strategy.launcher, "procs", ()))
+        ranks.watch(started_processes(trainer))

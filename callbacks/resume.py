@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from sipo_pl.interop.lightning import batch_counts, epoch_counts, validates_after_batch, validation_counts
 from sipo_pl.messages.errors import Stopped
 from sipo_pl.storage.artifacts import atomic_path, remove
 from sipo_pl.storage.stopping import Stopping
@@ -55,13 +56,13 @@ class ResumeCheckpoint(Checkpoint):
         Restarts leave the trainer's own counts uneven, above all at the end of an epoch; it then takes a later
         checkpoint for one of another moment, and begins an epoch again.
         """
-        loops, epoch = checkpoint["loops"]["fit_loop"], trainer.current_epoch
-        for counts in _counts(loops["epoch_progress"]):
+        epoch = trainer.current_epoch
+        for counts in epoch_counts(checkpoint):
             counts.update(ready=epoch + 1, started=epoch + 1, processed=epoch, completed=epoch)
-        for counts in _counts(loops["epoch_loop.batch_progress"]):
+        for counts in batch_counts(checkpoint):
             done = counts["ready"]
             counts.update(started=done, processed=done, completed=done if trainer.validating else done - 1)
-        for counts in _counts(loops["epoch_loop.val_loop.batch_progress"]):
+        for counts in validation_counts(checkpoint):
             counts.update(ready=0, started=0, processed=0, completed=0)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -70,8 +71,8 @@ class ResumeCheckpoint(Checkpoint):
         before = checkpoint["callbacks"][self.state_key]["micro_batches"]
         if before == self._micro_batches:
             return
-        loops, epoch_batches = checkpoint["loops"]["fit_loop"], pl_module.batches_per_epoch
-        total, current = _counts(loops["epoch_loop.batch_progress"])
+        epoch_batches = pl_module.batches_per_epoch
+        total, current = batch_counts(checkpoint)
         steps = -(-current["ready"] // before)
         done = min(steps * self._micro_batches, epoch_batches)
         for counts, batches in ((current, done), (total, checkpoint["epoch"] * epoch_batches + done)):
@@ -91,7 +92,7 @@ class ResumeCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         stepped, self._seen = trainer.global_step > self._seen, trainer.global_step
-        validates = trainer.val_check_batch == 1
+        validates = validates_after_batch(trainer)
         if stepped and not validates:
             self._at_border(trainer, pl_module)
 
@@ -131,7 +132,3 @@ class ResumeCheckpoint(Checkpoint):
                 os.link(self.path, aside)  # the newest stays in place until the next one takes it
             except OSError:  # a file system without links
                 shutil.copyfile(self.path, aside)
-
-
-def _counts(progress: dict[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
-    return progress["total"], progress["current"]

@@ -57,7 +57,7 @@ def _command(name: str, function: str, reads: tuple[Read, ...] = (), **others: A
 
 def _fit_at(name: str, target: str, cost: str, reads: tuple[Read, ...] = _GROUND) -> Stage:
     """Return the stage of a method that trains one policy for each weight."""
-    of = {"options": ("objective", "weights"), "named_for": "weights"}
+    of: dict[str, Any] = {"options": ("objective", "weights"), "named_for": "weights"}
     return _stage(name, "fit", target, reads, data=_PAIRS, compared=True, cost=cost, **of)
 
 
@@ -342,11 +342,6 @@ def place_of(folder: str) -> Place | None:
     """Return the place of a stage's folder, such as realign-helpful, sample or evaluate-align; None for another."""
     found = PLACES.get(folder) or PLACES.get(folder.partition("-")[0])
     return found[1] if found else None
-
-
-def joins_objectives(stage: str) -> bool:
-    """Return whether one command makes a stage's folders of several objectives, as ``--objective a+b``."""
-    return stage in TRAINER_STAGES and TRAINER_STAGES[stage].named_for == "objective"
 
 
 def verbs_of(stage: str) -> tuple[str, ...]:

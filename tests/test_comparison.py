@@ -17,9 +17,8 @@ from sipo_pl.method.weights import WeightPlan
 from sipo_pl.metrics.hypervolume import hypervolume
 from sipo_pl.recipe.checks import check_recipe
 from sipo_pl.recipe.graph.comparison import stages_of
-from sipo_pl.recipe.graph.round import as_one, passes
 from sipo_pl.recipe.graph.run import build_graph
-from sipo_pl.recipe.methods import Source, entrants
+from sipo_pl.recipe.methods import PolicySource, entrants
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.registry import METHODS
 from sipo_pl.rewards.text import detail
@@ -82,11 +81,6 @@ def test_stages_of_a_method_are_what_it_costs() -> None:
     assert "raco-0.5,0.5" not in stages_of(recipe, "sipo", graph)
 
 
-def test_fits_of_all_objectives_are_one_command_where_so_asked() -> None:
-    recipe = make_recipe(["sft", "mod_long"], align="together")
-    assert [one.name for one in map(as_one, passes(build_graph(recipe), recipe))][2] == "align_long-a + align_long-b"
-
-
 def test_a_second_round_answers_with_its_own_policies() -> None:
     found = names(make_recipe(["sft", "sipo"], rounds=2))
     assert found[-5:-3] == ["round-2/realign-a", "round-2/realign-b"]
@@ -97,7 +91,7 @@ def test_corners_are_the_alignments_for_all_but_those_with_policies_of_their_own
     own = {"sipo": "realign", "mod_long": "align_long"}
     assert {mix for method, mix in at_corner.items() if method not in own} == {at_corner["dpo"]}
     for method, kind in own.items():
-        assert at_corner[method] == ((Source(kind, "a"), 1.0),)
+        assert at_corner[method] == ((PolicySource(kind, "a"), 1.0),)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_a_class_is_made_with_its_arguments() -> None:
             r"data\.converter\.class_path .*No module named 'sipo_pl\.data\.no_such'",
         ),
         (f"{HELPSTEER[:-1]}", {}, "has no 'HelpStee'; did you mean 'HelpSteer'"),
-        ("sipo_pl.recipe.recipe.Recipe", {}, r"'sipo_pl\.recipe\.Recipe': not a Converter"),
+        ("sipo_pl.recipe.recipe.Recipe", {}, r"'sipo_pl\.recipe\.recipe\.Recipe': not a Converter"),
         (HELPSTEER, {"respons": "x"}, r"data\.converter\.init_args: .*'respons'"),
     ],
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
 from sipo_pl.method.losses import dpo_loss, dpo_lw_loss, dpo_nll_loss, implicit_reward, modpo_loss
-from sipo_pl.method.losses.base import Kind
+from sipo_pl.method.losses.base import LossKind
 from sipo_pl.method.selection import Candidate, better_of, minimum_margin, select_pareto
 
 DIVERGENCES = [ReverseKL(), ForwardKL(), JensenShannon(), Alpha(0.3), Alpha(0.9)]
@@ -55,7 +55,7 @@ def test_the_reward_increases_with_the_log_ratio(
 @every_divergence
 @given(values=pairs(), beta=betas, kind=kinds, objectives=st.integers(2, 4), data=st.data())
 def test_weighted_losses_at_a_corner_are_dpo(
-    divergence: Divergence, values: list[Tensor], beta: float, kind: Kind, objectives: int, data: st.DataObject
+    divergence: Divergence, values: list[Tensor], beta: float, kind: LossKind, objectives: int, data: st.DataObject
 ) -> None:
     """DPO-LW under the preference of the corner's objective; MODPO also with margins, which then have no weight."""
     corner, count = data.draw(st.integers(0, objectives - 1)), len(values[0])
@@ -71,7 +71,7 @@ def test_weighted_losses_at_a_corner_are_dpo(
 
 @given(values=pairs(), beta=betas, kind=kinds, weight=st.floats(0.05, 0.95))
 def test_modpo_with_equal_margins_is_dpo_of_a_larger_beta(
-    values: list[Tensor], beta: float, kind: Kind, weight: float
+    values: list[Tensor], beta: float, kind: LossKind, weight: float
 ) -> None:
     margins = torch.full((len(values[0]), 2), 3.0)
     found = modpo_loss(*values, margins, margins, [weight, 1 - weight], 0, beta, kind=kind).losses

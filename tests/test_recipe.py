@@ -8,7 +8,7 @@ import pytest
 from sipo_pl.messages.errors import SettingError
 from sipo_pl.recipe.checks import check_recipe
 from sipo_pl.recipe.compat import Compat
-from sipo_pl.recipe.recipe import Data, Layout, Objective, Recipe, Template
+from sipo_pl.recipe.recipe import Data, Objective, Recipe, RunLayout, Template
 
 RUN = Path("runs/x")
 
@@ -21,7 +21,7 @@ def make_recipe(**changes: Any) -> Recipe:
 
 
 def test_a_later_round_has_a_folder_of_its_own_for_its_stages() -> None:
-    first, second = Layout(RUN), Layout(RUN, 2)
+    first, second = RunLayout(RUN), RunLayout(RUN, 2)
     for name in ("sample", "review", "rewrite", "score", "combine", "filter", "evaluate-realign", "measure-realign"):
         assert first.stage(name) == RUN / name
         assert second.stage(name) == RUN / "round-2" / name
@@ -33,13 +33,13 @@ def test_a_later_round_has_a_folder_of_its_own_for_its_stages() -> None:
 
 def test_a_round_starts_from_the_policies_of_the_round_before() -> None:
     own, made = Objective("a", adapter="own/a"), Objective("b")
-    assert Layout(RUN).adapter("align", own) == Path("own/a")
-    assert Layout(RUN).adapter("align", made) == RUN / "align-b/adapter"
-    assert Layout(RUN, 2).adapter("align", own) == RUN / "realign-a/adapter"
-    assert Layout(RUN, 3).adapter("align", made) == RUN / "round-2/realign-b/adapter"
-    assert Layout(RUN, 3).adapter("realign", made) == RUN / "round-3/realign-b/adapter"
-    assert Layout(RUN, 3).adapter("first", own) == Path("own/a")
-    assert Layout(RUN, 3).adapter("first", made) == RUN / "align-b/adapter"
+    assert RunLayout(RUN).adapter("align", own) == Path("own/a")
+    assert RunLayout(RUN).adapter("align", made) == RUN / "align-b/adapter"
+    assert RunLayout(RUN, 2).adapter("align", own) == RUN / "realign-a/adapter"
+    assert RunLayout(RUN, 3).adapter("align", made) == RUN / "round-2/realign-b/adapter"
+    assert RunLayout(RUN, 3).adapter("realign", made) == RUN / "round-3/realign-b/adapter"
+    assert RunLayout(RUN, 3).adapter("first", own) == Path("own/a")
+    assert RunLayout(RUN, 3).adapter("first", made) == RUN / "align-b/adapter"
 
 
 def test_rounds_differ_in_the_seed_of_their_fits() -> None:

@@ -84,18 +84,17 @@ def make_tiny_tokenizer(
     return fast
 
 
-def opposed_pairs(count: int, to_a_prompt: int = 1) -> list[dict[str, Any]]:
+def opposed_pairs(count: int) -> list[dict[str, Any]]:
     """Return prepared pairs of which the objectives `a` and `b` always prefer different responses.
 
     Args:
         count: how many; responses have various lengths.
-        to_a_prompt: how many in succession have a prompt in common.
     """
     return [
         {
             "pair_id": f"p{index}",
-            "prompt_id": f"x{index // to_a_prompt}",
-            "prompt": f"prompt {index // to_a_prompt}",
+            "prompt_id": f"x{index}",
+            "prompt": f"prompt {index}",
             "response_0": "yes " * (index + 1),
             "response_1": f"no {index}",
             "preferred": {"a": index % 2, "b": 1 - index % 2},

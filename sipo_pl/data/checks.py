@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from sipo_pl.data.readers import Cell, Located
+from sipo_pl.data.readers import CsvCell, Located
 from sipo_pl.messages.errors import UserError, nearest
 from sipo_pl.storage.artifacts import require_key
 from sipo_pl.text.prompt import Prompt
@@ -12,7 +12,7 @@ from sipo_pl.text.prompt import Prompt
 ROLES = ("system", "user", "assistant")
 MESSAGE_KEYS = ("role", "content")
 _SHOWN = 40
-_NAMES = {str: "string", Cell: "text", bool: "boolean", int: "number", float: "number", list: "list", dict: "object"}
+_NAMES = {str: "string", CsvCell: "text", bool: "boolean", int: "number", float: "number", list: "list", dict: "object"}
 
 
 def text_field(located: Located, key: str) -> str:
@@ -34,7 +34,7 @@ def number_field(located: Located, key: str, within: tuple[float, float] | None 
     """
     location, row = located
     value = require_key(row, key, location)
-    is_number = isinstance(value, int | float | Cell) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float | CsvCell) and not isinstance(value, bool)
     try:
         number = float(value) if is_number else math.nan
     except OverflowError:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sipo_pl.text.templates import PromptTemplate
 
 
-class Length(NamedTuple):
+class TextLength(NamedTuple):
     """Tokens of one text.
 
     Args:
@@ -40,7 +40,7 @@ class Lengths:
         self._template = template
         self._loose = loose
         self._prompts: dict[str, int] = {}
-        self._texts: dict[tuple[str, str], Length] = {}
+        self._texts: dict[tuple[str, str], TextLength] = {}
 
     def read(self, rows: Sequence[PairRow]) -> None:
         """Tokenise the texts of many rows at once, so that they are known when they are asked for."""
@@ -51,7 +51,7 @@ class Lengths:
             if (row["prompt_id"], response) not in self._texts
         }
         for key, encoded in zip(new, self._template.encode_all(list(new.values())), strict=True):
-            self._texts[key] = Length(encoded.prompt_length, encoded.response_length)
+            self._texts[key] = TextLength(encoded.prompt_length, encoded.response_length)
 
     def prompt(self, row: PromptRow | PairRow) -> int:
         """Return the tokens of the row's rendered prompt."""
@@ -60,7 +60,7 @@ class Lengths:
             self._prompts[name] = len(self._template.prompt_ids(row["prompt"]))
         return self._prompts[name]
 
-    def sides(self, row: PairRow) -> tuple[Length, Length]:
+    def sides(self, row: PairRow) -> tuple[TextLength, TextLength]:
         """Return the lengths of the prompt with response 0 and with response 1."""
         self.read([row])
         first, second = (self._texts[row["prompt_id"], row[name]] for name in ("response_0", "response_1"))

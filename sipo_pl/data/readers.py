@@ -17,7 +17,7 @@ Located = tuple[str, dict[str, Any]]  # where a row lies, such as "train.jsonl:1
 _LONGEST_CELL = 2**31 - 1  # characters; the module's own limit is shorter than many a response
 
 
-class Cell(str):
+class CsvCell(str):
     """Text of a CSV cell, which is read as a number where one is asked for."""
 
 
@@ -124,7 +124,7 @@ def _read_csv(path: Path) -> Iterator[Located]:
                 if cells and len(cells) != len(header):
                     raise UserError(f"{location}: expected {len(header)} cells, as in the header, found {len(cells)}")
                 if cells:
-                    yield location, {name: Cell(cell) for name, cell in zip(header, cells, strict=True)}
+                    yield location, {name: CsvCell(cell) for name, cell in zip(header, cells, strict=True)}
     except csv.Error as error:
         raise UserError(f"{path}:{lines.line_num}: not CSV: {error}") from None
     except UnicodeDecodeError as error:

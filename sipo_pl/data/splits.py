@@ -10,11 +10,11 @@ from sipo_pl.data.conflicts import has_tie, is_conflict
 from sipo_pl.data.rows import PairRow, PromptRow
 from sipo_pl.messages.errors import UserError
 
-Row = TypeVar("Row", PairRow, PromptRow)
+RowT = TypeVar("RowT", PairRow, PromptRow)
 
 
 @dataclass
-class Split(Generic[Row]):
+class Split(Generic[RowT]):
     """Rows of a split on their way through the filters.
 
     Args:
@@ -24,14 +24,14 @@ class Split(Generic[Row]):
     """
 
     name: str
-    rows: list[Row]
+    rows: list[RowT]
     dropped: Counter[str] = field(default_factory=Counter)
 
     @property
     def prompt_ids(self) -> set[str]:
         return {row["prompt_id"] for row in self.rows}
 
-    def keep(self, rows: list[Row], reason: str) -> int:
+    def keep(self, rows: list[RowT], reason: str) -> int:
         """Go on with `rows`, a part of the rows; count the others under `reason` and return how many they are."""
         lost = len(self.rows) - len(rows)
         if lost:

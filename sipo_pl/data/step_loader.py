@@ -9,8 +9,8 @@ import torch
 
 from sipo_pl.method.seeds import seed_of
 
-Row = TypeVar("Row")
-Batch = TypeVar("Batch", bound=Any)  # a named tuple with the field `spare`
+RowT = TypeVar("RowT")
+BatchT = TypeVar("BatchT", bound=Any)  # a named tuple with the field `spare`
 
 
 class _MicroBatch(NamedTuple):
@@ -27,7 +27,7 @@ class _MicroBatch(NamedTuple):
     spare: bool
 
 
-class StepLoader(ABC, Generic[Row, Batch]):
+class StepLoader(ABC, Generic[RowT, BatchT]):
     """Iterates micro-batches; the order of an epoch is a function of seed and epoch alone.
 
     An optimizer step takes `accumulate` micro-batches of `micro_batch_size` rows, whatever the number of devices, which
@@ -46,7 +46,7 @@ class StepLoader(ABC, Generic[Row, Batch]):
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[RowT],
         micro_batch_size: int,
         accumulate: int = 1,
         seed: int | None = None,
@@ -64,7 +64,7 @@ class StepLoader(ABC, Generic[Row, Batch]):
         self.position = 0  # micro-batches of this epoch that were handed out
 
     @abstractmethod
-    def collate(self, rows: Sequence[Row], step: Sequence[Row]) -> Batch:
+    def collate(self, rows: Sequence[RowT], step: Sequence[RowT]) -> BatchT:
         """Build a micro-batch of `rows`; `step` are the rows of its whole optimizer step, over all devices."""
 
     def set_epoch(self, epoch: int) -> None:
@@ -74,14 +74,14 @@ class StepLoader(ABC, Generic[Row, Batch]):
     def __len__(self) -> int:
         return len(self._plan())
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[BatchT]:
         # the trainer never asks for more than it was told there is: nothing after the loop would ever run
         self.position, self.start = self.start, 0
         for planned in self._plan()[self.position :]:
             self.position += 1
             yield self._batch(planned)
 
-    def peek(self) -> Batch:
+    def peek(self) -> BatchT:
         """Return the first micro-batch of the epoch, without handing it out."""
         return self._batch(self._plan()[0])
 
@@ -103,7 +103,7 @@ class StepLoader(ABC, Generic[Row, Batch]):
         """Return the micro-batches that each device has of so many rows."""
         return math.ceil(math.ceil(rows / self.world_size) / self.micro_batch_size)
 
-    def _batch(self, planned: _MicroBatch) -> Batch:
+    def _batch(self, planned: _MicroBatch) -> BatchT:
         rows, step = ([self.rows[index] for index in indices] for indices in (planned.rows, planned.step))
         batch = self.collate(rows, step)
         return batch if not planned.spare else batch._replace(spare=True)

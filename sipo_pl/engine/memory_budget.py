@@ -23,24 +23,24 @@ SHARE = 0.7  # of the free memory; the rest is for what a forward holds for a mo
 SCORES = 4  # float32 numbers of every policy and vocabulary entry that choosing a token holds at once
 
 
-class Room:
-    """What fits into a GPU's memory at once: less, once that ran out, unless results must not depend on it.
+class MemoryBudget:
+    """How much is computed at once: half as much once a GPU's memory ran out, unless results must not depend on it.
 
     Args:
-        fixed: where memory runs out, raise an error; other shapes pick other kernels, which may change a text
+        fixed: raise an error where memory runs out, because other shapes use other kernels, which may change a text
     """
 
     def __init__(self, fixed: bool = True) -> None:
         self.fixed = fixed
-        self.halved: dict[str, int] = {}  # key of the config -> what still fitted
+        self.halved: dict[str, int] = {}  # key of the config -> the size that fitted
 
     def run(self, key: str, size: int, work: Callable[[int], Result]) -> Result:
-        """Return `work(size)`; where memory runs out, that of half the size, which is remembered for the next work.
+        """Return `work(size)`; where memory runs out, try half the size, and remember it for the next work.
 
         Args:
             key: key of the config that sets the size, for messages.
             size: rows or tokens at once.
-            work: begins anew at each call.
+            work: starts from the beginning at each call.
 
         Raises:
             UserError: memory ran out, and the size is fixed or one.

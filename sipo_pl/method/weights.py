@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from sipo_pl.messages.errors import UsageError, nearest
 
 TOLERANCE = 1e-5  # names of points hold six digits a weight, and are read back
+Point = tuple[float, ...]  # one weight for each objective, in their order
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Metrics of fronts: pure functions and a torchmetrics class each."""
+"""Metrics of fronts: pure functions of the mean rewards of points."""

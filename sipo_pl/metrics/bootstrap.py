@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-LEVEL = 0.95
+LEVEL = 0.95  # share of the draws inside an interval
 
 
 class Interval(NamedTuple):
@@ -29,22 +29,19 @@ class Comparison(NamedTuple):
     change: Interval
 
 
-def mean_interval(
-    values: NDArray[np.float64], rng: np.random.Generator, *, resamples: int = 2000, level: float = LEVEL
-) -> Interval:
+def mean_interval(values: NDArray[np.float64], rng: np.random.Generator, *, resamples: int = 2000) -> Interval:
     """Return the mean over prompts with its bootstrap interval.
 
     Args:
         values: one number or array per prompt, (prompts, ...).
         rng: source of the draws.
         resamples: number of draws.
-        level: share of the draws inside the interval.
 
     Returns:
         Arrays of shape (...).
     """
     drawn = np.stack([values[rows].mean(axis=0) for rows in _draws(len(values), resamples, rng)])
-    return _interval(values.mean(axis=0), drawn, level)
+    return _interval(values.mean(axis=0), drawn)
 
 
 def mean_difference(
@@ -53,7 +50,6 @@ def mean_difference(
     rng: np.random.Generator,
     *,
     resamples: int = 2000,
-    level: float = LEVEL,
 ) -> Interval:
     """Return the mean of ``after - before``, row by row of the same prompts, with its interval.
 
@@ -62,11 +58,10 @@ def mean_difference(
         after: the same prompts in the same order, same shape.
         rng: source of the draws.
         resamples: number of draws.
-        level: share of the draws inside the interval.
     """
     if before.shape != after.shape:
         raise ValueError(f"not paired: shapes {before.shape} and {after.shape}")
-    return mean_interval(after - before, rng, resamples=resamples, level=level)
+    return mean_interval(after - before, rng, resamples=resamples)
 
 
 def statistic_interval(
@@ -75,7 +70,6 @@ def statistic_interval(
     rng: np.random.Generator,
     *,
     resamples: int = 2000,
-    level: float = LEVEL,
 ) -> Interval:
     """Return a statistic of the per-point means with its interval.
 
@@ -84,10 +78,9 @@ def statistic_interval(
         statistic: maps mean rewards, (points, objectives), to a number, such as their hypervolume.
         rng: source of the draws.
         resamples: number of draws.
-        level: share of the draws inside the interval.
     """
     drawn = [statistic(values[rows].mean(axis=0)) for rows in _draws(len(values), resamples, rng)]
-    return _interval(np.asarray(statistic(values.mean(axis=0))), np.asarray(drawn), level)
+    return _interval(np.asarray(statistic(values.mean(axis=0))), np.asarray(drawn))
 
 
 def paired_bootstrap(
@@ -97,7 +90,6 @@ def paired_bootstrap(
     rng: np.random.Generator,
     *,
     resamples: int = 2000,
-    level: float = LEVEL,
 ) -> Comparison:
     """Return a statistic of the per-point means before and after, and its change, with intervals.
 
@@ -111,7 +103,6 @@ def paired_bootstrap(
         statistic: maps mean rewards, (points, objectives), to a number.
         rng: source of the draws.
         resamples: number of draws.
-        level: share of the draws inside the interval.
 
     Raises:
         ValueError: different numbers of prompts, or none.
@@ -126,9 +117,9 @@ def paired_bootstrap(
     )
     estimates = np.asarray(statistic(before.mean(axis=0))), np.asarray(statistic(after.mean(axis=0)))
     return Comparison(
-        _interval(estimates[0], drawn[:, 0], level),
-        _interval(estimates[1], drawn[:, 1], level),
-        _interval(estimates[1] - estimates[0], drawn[:, 1] - drawn[:, 0], level),
+        _interval(estimates[0], drawn[:, 0]),
+        _interval(estimates[1], drawn[:, 1]),
+        _interval(estimates[1] - estimates[0], drawn[:, 1] - drawn[:, 0]),
     )
 
 
@@ -139,7 +130,6 @@ def joint_bootstrap(
     rng: np.random.Generator,
     *,
     resamples: int = 2000,
-    level: float = LEVEL,
 ) -> dict[str, tuple[Interval, Interval]]:
     """Return the statistics of several methods, and their paired differences from one of them, with intervals.
 
@@ -152,7 +142,6 @@ def joint_bootstrap(
         against: the method that the others are compared with.
         rng: source of the draws.
         resamples: number of draws.
-        level: share of the draws inside the interval.
 
     Returns:
         Method to its statistics and to their differences from those of `against`, arrays of shape (statistics,).
@@ -172,8 +161,8 @@ def joint_bootstrap(
     drawn = {name: np.stack([one[name] for one in found]) for name in rewards}
     return {
         name: (
-            _interval(estimates[name], drawn[name], level),
-            _interval(estimates[name] - estimates[against], drawn[name] - drawn[against], level),
+            _interval(estimates[name], drawn[name]),
+            _interval(estimates[name] - estimates[against], drawn[name] - drawn[against]),
         )
         for name in rewards
     }
@@ -185,6 +174,6 @@ def _draws(prompts: int, resamples: int, rng: np.random.Generator) -> Iterator[N
     return (rng.integers(prompts, size=prompts) for _ in range(resamples))
 
 
-def _interval(estimate: NDArray[np.float64], drawn: NDArray[np.float64], level: float) -> Interval:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+def _interval(estimate: NDArray[np.float64], drawn: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Interval(estimate, low, high)

@@ -22,21 +22,20 @@ class Frame(NamedTuple):
     scale: NDArray[np.float64]
 
 
-def fixed_frame(points: ArrayLike, margin: float = MARGIN) -> Frame:
+def fixed_frame(points: ArrayLike) -> Frame:
     """Return the frame that `points`, and nothing measured later, fix.
 
     Rule: with the mean rewards of the base and of the first alignment as `points`, the scale of an objective is its
-    range over them (1 where the range is 0), and the reference point lies `margin` scales below the worst of them, per
+    range over them (1 where the range is 0), and the reference point lies `MARGIN` scales below the worst of them, per
     objective. Those points thus lie between 0.1 and 1.1 on each axis; whatever comes later cannot move the ruler.
 
     Args:
         points: mean rewards, larger is better, (points, objectives), at least one point.
-        margin: distance of the reference point below the worst point, in scales.
     """
     values = as_points(points)
     scale = values.max(axis=0) - values.min(axis=0)
     scale[scale == 0] = 1.0
-    return Frame(values.min(axis=0) - margin * scale, scale)
+    return Frame(values.min(axis=0) - MARGIN * scale, scale)
 
 
 def calibrated_frame(rewards: ArrayLike, below: float = 2.0) -> Frame:

@@ -14,13 +14,13 @@ from sipo_pl.engine.lora.policies import Policy
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.method.weights import parse_point
 from sipo_pl.prediction.base import GenerationModule
-from sipo_pl.recipe.methods import Entrant, Source, entrants
+from sipo_pl.recipe.methods import Entrant, PolicySource, entrants
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.registry import METHODS
 from sipo_pl.text.marks import MarkRules, mark_duplicates
 from sipo_pl.text.templates import Encoded
 
-Mix = tuple[tuple[Source, float], ...]
+Mix = tuple[tuple[PolicySource, float], ...]
 
 
 class Answer(GenerationModule):
@@ -55,7 +55,7 @@ class Answer(GenerationModule):
         self.last = replace(recipe, round=recipe.rounds)
         self.entrants: list[Entrant] = entrants(recipe)
         self.mixes: list[Mix] = list(dict.fromkeys(one.mix for one in self.entrants))
-        self.used: list[Source] = list(dict.fromkeys(source for mix in self.mixes for source, _ in mix))
+        self.used: list[PolicySource] = list(dict.fromkeys(source for mix in self.mixes for source, _ in mix))
 
     @property
     def prompts(self) -> Path:  # type: ignore[override]
@@ -75,7 +75,7 @@ class Answer(GenerationModule):
         folders = dict.fromkeys(folder for source in self.used for folder in self._folders(source))
         return {_shown(folder, run_dir): (folder, "sipo_pl run") for folder in folders}
 
-    def _folders(self, source: Source) -> list[Path]:
+    def _folders(self, source: PolicySource) -> list[Path]:
         """Return the adapters that a policy is made of."""
         layout, objectives = self.recipe.layout, self.recipe.objectives
         if source.kind in ("soup", "sum"):
@@ -92,7 +92,7 @@ class Answer(GenerationModule):
             read[folder] = read_adapter(folder).factors
         return [self._policy(source, read) for source in self.used]
 
-    def _policy(self, source: Source, read: dict[Path, Factors]) -> Policy:
+    def _policy(self, source: PolicySource, read: dict[Path, Factors]) -> Policy:
         folders = self._folders(source)
         if source.kind in ("soup", "sum"):
             point = parse_point(source.of, self.recipe.objective_names)

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch.nn import ModuleList
@@ -12,17 +12,15 @@ from sipo_pl.data.datamodules.unit_data import Unit
 from sipo_pl.engine.decoding.generation import generate
 from sipo_pl.engine.decoding.options import Decoding, Generated, Request
 from sipo_pl.engine.lora.policies import Policy, PolicySet, load_policies, policy_input, read_policies
-from sipo_pl.engine.memory_budget import Room
+from sipo_pl.engine.memory_budget import MemoryBudget
 from sipo_pl.engine.models.loading import load_tokenizer
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.messages.progress import Progress
 from sipo_pl.recipe.divergence import recipe_divergence
-from sipo_pl.recipe.recipe import PolicyStage, Recipe
+from sipo_pl.recipe.recipe import AlignmentStage, PolicyStage, Recipe
 from sipo_pl.text.marks import MarkRules, text_marks
 from sipo_pl.text.prompt import Prompt
 from sipo_pl.text.templates import PromptTemplate, search_response
-
-Policies = Literal["align", "realign"]
 
 
 class PredictionModule(LightningModule):
@@ -37,12 +35,12 @@ class PredictionModule(LightningModule):
     max_rows: int | None = None
     sources: Sequence[str] = ()
 
-    def __init__(self, recipe: Recipe, policies: Policies) -> None:
+    def __init__(self, recipe: Recipe, policies: AlignmentStage) -> None:
         super().__init__()
         self.recipe, self.policies = recipe, policies
         self.divergence = recipe_divergence(recipe)
         self.policy_set: PolicySet | None = None
-        self.room = Room(recipe.fixed_shapes)
+        self.memory_budget = MemoryBudget(recipe.fixed_shapes)
         self.progress: Progress | None = None
 
     @property
@@ -89,7 +87,7 @@ class PredictionModule(LightningModule):
         """Load the base models and stack the policies over them."""
         if self.policy_set is None and self.needs_policies:
             self.policy_set = load_policies(self.recipe, self.read_policies(), self.needs_base)
-            self.policy_set.room = self.room
+            self.policy_set.memory_budget = self.memory_budget
             if self.recipe.device_map is None:  # else the trainer would bring all layers to one device
                 self.bases = ModuleList(stack.model for stack in self.policy_set.stacks)
 
@@ -132,7 +130,7 @@ class GenerationModule(PredictionModule):
         marks: when a text is marked as collapsed
     """
 
-    def __init__(self, recipe: Recipe, policies: Policies, decoding: Decoding, marks: MarkRules) -> None:
+    def __init__(self, recipe: Recipe, policies: AlignmentStage, decoding: Decoding, marks: MarkRules) -> None:
         super().__init__(recipe, policies)
         self.decoding, self.mark_rules = decoding, marks
         if self.divergence.needs_reference and len({recipe.base_of(one, policies) for one in recipe.objectives}) > 1:

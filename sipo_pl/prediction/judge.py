@@ -23,7 +23,6 @@ class Judge(Measure):
     def __init__(self, recipe: Recipe, judge: Component | None = None) -> None:
         super().__init__(recipe)
         self.sources = ("answer",)
-        self.component = judge
         self.judge = instantiate(judge, LocalJudge, "model.judge") if judge else None
 
     @property
@@ -33,7 +32,7 @@ class Judge(Measure):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         if self.judge:
-            self.judge.scorer.room = self.room
+            self.judge.scorer.memory_budget = self.memory_budget
             self.judge.load()
 
     def teardown(self, stage: str) -> None:

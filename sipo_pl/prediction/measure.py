@@ -5,8 +5,8 @@ from typing import Any
 
 from sipo_pl.data.datamodules.unit_data import Unit
 from sipo_pl.messages.errors import UserError
-from sipo_pl.prediction.base import Policies, PredictionModule
-from sipo_pl.recipe.recipe import PolicyStage, Recipe
+from sipo_pl.prediction.base import PredictionModule
+from sipo_pl.recipe.recipe import AlignmentStage, PolicyStage, Recipe
 from sipo_pl.rewards.implicit import implicit_rewards
 from sipo_pl.rewards.panel import objective_rewards
 from sipo_pl.rewards.text import words
@@ -27,7 +27,7 @@ class Measure(PredictionModule):
 
     kept: tuple[str, ...] = ("sample_id", "prompt_id", "point", "finish_reason", "marks")  # of a response's row
 
-    def __init__(self, recipe: Recipe, policies: Policies = "align", batch_tokens: int = 8192) -> None:
+    def __init__(self, recipe: Recipe, policies: AlignmentStage = "align", batch_tokens: int = 8192) -> None:
         super().__init__(recipe, policies)
         self.sources = (f"evaluate-{policies}",)
         self.batch_tokens = batch_tokens
@@ -48,7 +48,7 @@ class Measure(PredictionModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.panel.load(self.room)
+        self.panel.load(self.memory_budget)
 
     def teardown(self, stage: str) -> None:
         self.panel.free()

@@ -4,8 +4,8 @@ from typing import Any
 
 from sipo_pl.data.datamodules.unit_data import Unit
 from sipo_pl.engine.decoding.options import Decoding, Request
-from sipo_pl.prediction.base import GenerationModule, Policies
-from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.prediction.base import GenerationModule
+from sipo_pl.recipe.recipe import AlignmentStage, Recipe
 from sipo_pl.text.marks import MarkRules
 from sipo_pl.text.prompts.build import CritiquePrompts
 
@@ -27,7 +27,7 @@ class Review(GenerationModule):
     def __init__(
         self,
         recipe: Recipe,
-        policies: Policies = "align",
+        policies: AlignmentStage = "align",
         skip_marked: bool = True,
         prompt_file: str | None = None,
         decoding: Decoding = Decoding(max_length=1200),  # noqa: B008 (frozen)

@@ -5,8 +5,8 @@ from typing import Any
 from sipo_pl.data.datamodules.unit_data import Unit
 from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.method.weights import point_name
-from sipo_pl.prediction.base import GenerationModule, Policies
-from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.prediction.base import GenerationModule
+from sipo_pl.recipe.recipe import AlignmentStage, Recipe
 from sipo_pl.text.marks import MarkRules, mark_duplicates
 from sipo_pl.text.prompts.build import CritiquePrompts
 
@@ -27,7 +27,7 @@ class Rewrite(GenerationModule):
     def __init__(
         self,
         recipe: Recipe,
-        policies: Policies = "align",
+        policies: AlignmentStage = "align",
         prompt_file: str | None = None,
         decoding: Decoding = Decoding(max_length=1600),  # noqa: B008 (frozen)
         marks: MarkRules = MarkRules(),  # noqa: B008 (frozen)

@@ -10,8 +10,8 @@ from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.engine.lora.policies import Policy, interpolated_policies
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.method.weights import corners, point_name
-from sipo_pl.prediction.base import GenerationModule, Policies
-from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.prediction.base import GenerationModule
+from sipo_pl.recipe.recipe import AlignmentStage, Recipe
 from sipo_pl.text.marks import MarkRules, mark_duplicates
 
 BASE_POINT = "base"
@@ -35,7 +35,7 @@ class Sample(GenerationModule):
     def __init__(
         self,
         recipe: Recipe,
-        policies: Policies = "align",
+        policies: AlignmentStage = "align",
         split: Literal["train_conflict", "test"] = "train_conflict",
         max_rows: PositiveInt | None = None,
         samples_per_weight: PositiveInt = 1,

@@ -7,8 +7,8 @@ from sipo_pl.data.previous_round import previous_kept
 from sipo_pl.engine.lora.policies import Policy, interpolated_policies
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.method.weights import point_name
-from sipo_pl.prediction.base import Policies, PredictionModule
-from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.prediction.base import PredictionModule
+from sipo_pl.recipe.recipe import AlignmentStage, Recipe
 from sipo_pl.rewards.implicit import implicit_rewards
 from sipo_pl.storage.artifacts import read_jsonl
 from sipo_pl.text.prompt import text_id
@@ -31,7 +31,7 @@ class Score(PredictionModule):
     def __init__(
         self,
         recipe: Recipe,
-        policies: Policies = "align",
+        policies: AlignmentStage = "align",
         rewrites: bool = True,
         soups: bool = True,
         batch_tokens: int = 8192,

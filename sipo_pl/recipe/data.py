@@ -10,12 +10,12 @@ Component = dict[str, Any]  # {class_path: import path of a class, init_args: it
 
 HUB_PREFIX = "hub:"
 if TYPE_CHECKING:
-    Source = str | os.PathLike[str]
+    DataFile = str | os.PathLike[str]
 else:
     # whether the rest of the name is well formed is said by `recipe_check`, with a hint
     HubName = restricted_string_type("HubName", f"^{HUB_PREFIX}.*$", "name of a data set on the hub")
-    Source = HubName | Path_fr
-Files = list[Source] | dict[str, list[Source]]
+    DataFile = HubName | Path_fr
+Files = list[DataFile] | dict[str, list[DataFile]]
 
 
 @dataclass

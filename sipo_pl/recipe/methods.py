@@ -11,7 +11,7 @@ BASELINE = "sft"  # what the others are compared with, prompt by prompt
 CONTROL = "dpo"  # whose policies must beat the baseline on their own objectives before anything else is believed
 
 
-class Source(NamedTuple):
+class PolicySource(NamedTuple):
     """What a policy is made of.
 
     Args:
@@ -34,7 +34,7 @@ class Entrant(NamedTuple):
 
     method: str
     point: str
-    mix: tuple[tuple[Source, float], ...]
+    mix: tuple[tuple[PolicySource, float], ...]
 
 
 def entrants(recipe: Recipe) -> list[Entrant]:
@@ -52,17 +52,19 @@ def _of_method(name: str, points: Sequence[tuple[float, ...]], objectives: Seque
     if kind == "base":
         return [Entrant(name, "", ())]
     if kind == "single":
-        return [Entrant(name, "", ((Source(name, ""), 1.0),))]
+        return [Entrant(name, "", ((PolicySource(name, ""), 1.0),))]
     at = corners(len(objectives)) if kind == "corners" else points
     return [Entrant(name, point_name(point), _mix(name, point, objectives)) for point in at]
 
 
-def _mix(name: str, point: tuple[float, ...], objectives: Sequence[str]) -> tuple[tuple[Source, float], ...]:
+def _mix(name: str, point: tuple[float, ...], objectives: Sequence[str]) -> tuple[tuple[PolicySource, float], ...]:
     kind = METHODS[name].kind
     stage = {"realigned": "realign", "fused": METHODS[name].fit or "align"}.get(kind, "align")
     if kind in ("fused", "realigned", "corners") or 1.0 in point:
-        return tuple((Source(stage, one), weight) for one, weight in zip(objectives, point, strict=True) if weight)
-    return ((Source(kind if kind in ("soup", "sum") else name, point_name(point)), 1.0),)
+        return tuple(
+            (PolicySource(stage, one), weight) for one, weight in zip(objectives, point, strict=True) if weight
+        )
+    return ((PolicySource(kind if kind in ("soup", "sum") else name, point_name(point)), 1.0),)
 
 
 def fitted(recipe: Recipe, method: str) -> list[str]:

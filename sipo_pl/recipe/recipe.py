@@ -13,7 +13,8 @@ from sipo_pl.registry import PLACES, place_of
 
 DEFAULT_GRID = 0.2
 
-PolicyStage = Literal["first", "align", "realign"]  # see `Layout.adapter`
+AlignmentStage = Literal["align", "realign"]
+PolicyStage = Literal["first", "align", "realign"]  # see `RunLayout.adapter`
 
 
 @dataclass
@@ -90,7 +91,6 @@ class Recipe:
         rounds: rounds of self-improvement, from sampling to re-alignment
         round: the round that a stage's command is of
         methods: methods to be compared on the recipe's data, see `methods.METHODS`; SIPO alone where empty
-        align: whether the objectives are aligned, and re-aligned, one by one or together in one pass; same results
         compile: on a GPU, compile the layers that decode, score and train: slower to start, then up to a third faster,
             and twice as fast in short steps of fits
         quantize: 4bit keeps the base model's linear weights in four bits (QLoRA), with bitsandbytes
@@ -118,7 +118,6 @@ class Recipe:
     rounds: int = 1
     round: int = 1
     methods: list[str] = field(default_factory=list)
-    align: Literal["one_by_one", "together"] = "one_by_one"
     compile: bool = False
     quantize: Literal["4bit"] | None = None
     device_map: Literal["auto"] | dict[str, int | str] | None = None
@@ -135,8 +134,8 @@ class Recipe:
         return [objective.name for objective in self.objectives]
 
     @property
-    def layout(self) -> "Layout":
-        return Layout(Path(self.run_dir or f"runs/{self.name}"), self.round)
+    def layout(self) -> "RunLayout":
+        return RunLayout(Path(self.run_dir or f"runs/{self.name}"), self.round)
 
     @property
     def round_seed(self) -> int:
@@ -165,7 +164,7 @@ class Recipe:
         raise UsageError(f"no objective {name!r}{nearest(name, self.objective_names)}")
 
     def base_of(self, objective: Objective, stage: PolicyStage = "first") -> str:
-        """Return the base model of an objective's policy after `stage`, see `Layout.adapter`."""
+        """Return the base model of an objective's policy after `stage`, see `RunLayout.adapter`."""
         if self.compat.merged_reference and (made := self.layout.realignment(stage)):
             return str(made.stage("realign", objective.name) / "model")
         return objective.base_model or self.policy_base
@@ -194,7 +193,7 @@ def _with_grid(plan: WeightPlan) -> WeightPlan:
 
 
 @dataclass(frozen=True)
-class Layout:
+class RunLayout:
     """Where a run keeps what its stages make: a round after the first has a folder of its own.
 
     Args:
@@ -205,12 +204,12 @@ class Layout:
     run_dir: Path
     round: int = 1
 
-    def at(self, round: int) -> "Layout":
+    def at(self, round: int) -> "RunLayout":
         """Return the layout of another round of the run."""
-        return Layout(self.run_dir, round)
+        return RunLayout(self.run_dir, round)
 
     @property
-    def previous(self) -> "Layout | None":
+    def previous(self) -> "RunLayout | None":
         """Return the layout of the round before; None for the first."""
         return self.at(self.round - 1) if self.round > 1 else None
 
@@ -231,7 +230,7 @@ class Layout:
             return made.stage("realign", objective.name) / "adapter"
         return Path(objective.adapter) if objective.adapter else self.stage("align", objective.name) / "adapter"
 
-    def realignment(self, stage: PolicyStage) -> "Layout | None":
+    def realignment(self, stage: PolicyStage) -> "RunLayout | None":
         """Return the layout of the round whose re-alignment makes the policies of `stage`; None for the first's."""
         return {"first": None, "align": self.previous, "realign": self}[stage]
 

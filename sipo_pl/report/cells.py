@@ -22,7 +22,7 @@ BASE = "base"
 ENDS = ("before", "after")
 ROUND = "round "  # a phase between the ends, with its number
 
-Row = Mapping[str, Any]
+JsonRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Cells:
 
 def measured_cells(
     objectives: Sequence[str],
-    before: Iterable[Row],
-    after: Iterable[Row],
-    earlier: Mapping[int, Iterable[Row]] = MappingProxyType({}),
+    before: Iterable[JsonRow],
+    after: Iterable[JsonRow],
+    earlier: Mapping[int, Iterable[JsonRow]] = MappingProxyType({}),
 ) -> Cells:
     """Group measured rows; prompts that some phase or point lacks are left out, with a warning.
 
@@ -91,7 +91,7 @@ def measured_cells(
     Raises:
         UserError: no rows, a row without an objective's reward, or no prompt that every phase and point has.
     """
-    groups: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    groups: dict[tuple[str, str], dict[str, list[JsonRow]]] = {}
     rounds = {f"{ROUND}{number}": rows for number, rows in earlier.items()}
     for phase, rows in {"before": before, **rounds, "after": after}.items():
         for row in rows:
@@ -128,7 +128,7 @@ def _order(key: tuple[str, str]) -> tuple[float, tuple[float, ...]]:
     return place, tuple(-weight for weight in weights_of(point))
 
 
-def _cell(objectives: Sequence[str], by_prompt: Sequence[Sequence[Row]]) -> Cell:
+def _cell(objectives: Sequence[str], by_prompt: Sequence[Sequence[JsonRow]]) -> Cell:
     rows = [row for group in by_prompt for row in group]
     rewards = [np.mean([[row["rewards"][name] for name in objectives] for row in group], axis=0) for group in by_prompt]
     return Cell(

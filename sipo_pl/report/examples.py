@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sipo_pl.report.cells import BASE, weights_of
-from sipo_pl.report.inputs import Inputs
+from sipo_pl.report.inputs import ReportInputs
 from sipo_pl.text.prompt import Prompt, text_id
 
 _SOURCES = {"original": "sampled response", "rewrite": "rewrite"}
@@ -45,7 +45,7 @@ class Example:
     texts: Sequence[Text]
 
 
-def candidate_examples(inputs: Inputs, objectives: Sequence[str], count: int) -> list[Example]:
+def candidate_examples(inputs: ReportInputs, objectives: Sequence[str], count: int) -> list[Example]:
     """Return up to `count` candidates: kept ones first, spread over the data, then ones that were not kept.
 
     Rewards are the implicit rewards of the objectives' policies; they compare texts of one prompt only.
@@ -64,7 +64,7 @@ def candidate_examples(inputs: Inputs, objectives: Sequence[str], count: int) ->
     return [find.example(row, pair) for row, pair in chosen]
 
 
-def test_examples(inputs: Inputs, objectives: Sequence[str], count: int) -> list[Example]:
+def test_examples(inputs: ReportInputs, objectives: Sequence[str], count: int) -> list[Example]:
     """Return up to `count` test prompts, each with the responses of the base, before and after at every weight."""
     rewards = {
         (phase, row["sample_id"]): {name: row["rewards"][name] for name in objectives}
@@ -96,7 +96,7 @@ def prompt_text(prompt: Prompt) -> str:
 class _Finder:
     """Finds by id what belongs to a candidate."""
 
-    def __init__(self, inputs: Inputs, objectives: Sequence[str]) -> None:
+    def __init__(self, inputs: ReportInputs, objectives: Sequence[str]) -> None:
         self.objectives = objectives
         self.samples = {row["sample_id"]: row for row in inputs.rows["sample"]}
         self.reviews = {row["sample_id"]: row for row in inputs.rows["review"]}

@@ -17,7 +17,7 @@ LABELLED = 8  # more points than these, and only the corners keep their labels
 GREY = "#6b6b6b"
 
 
-class Look(NamedTuple):
+class PhaseStyle(NamedTuple):
     """How a phase is drawn: colours of Okabe and Ito (2008), told apart by marker and line as well."""
 
     label: str
@@ -29,21 +29,21 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    BASE: Look("base model", "#000000", "s", "", (7, -11), "left"),
-    "before": Look("before (first alignment)", "#0072B2", "o", "--", (-7, -11), "right"),
-    "after": Look("after (re-alignment)", "#D55E00", "^", "-", (7, 6), "left"),
+    BASE: PhaseStyle("base model", "#000000", "s", "", (7, -11), "left"),
+    "before": PhaseStyle("before (first alignment)", "#0072B2", "o", "--", (-7, -11), "right"),
+    "after": PhaseStyle("after (re-alignment)", "#D55E00", "^", "-", (7, 6), "left"),
 }
 
 LAST = LOOKS["after"]._replace(label="after the last round")
 BETWEEN = (("#009E73", "v"), ("#CC79A7", "D"), ("#56B4E9", "P"), ("#E69F00", "X"))  # in turn, of rounds before the last
 
 
-def look_of(phase: str) -> Look:
+def look_of(phase: str) -> PhaseStyle:
     """Return how a phase is drawn."""
     if phase in LOOKS:
         return LOOKS[phase]
     colour, marker = BETWEEN[(int(phase.removeprefix(ROUND)) - 1) % len(BETWEEN)]
-    return Look(f"after {phase}", colour, marker, ":", (7, 6), "left")
+    return PhaseStyle(f"after {phase}", colour, marker, ":", (7, 6), "left")
 
 
 def panels(objectives: Sequence[str]) -> list[tuple[str, str]]:
@@ -123,13 +123,13 @@ def _panel(axis: "Axes", metrics: Mapping[str, Any], pair: tuple[str, str]) -> N
         _join_phases(axis, metrics["points"], pair)
 
 
-def _look(phase: str, points: Sequence[Mapping[str, Any]]) -> Look:
+def _look(phase: str, points: Sequence[Mapping[str, Any]]) -> PhaseStyle:
     last = phase == "after" and any(entry["phase"].startswith(ROUND) for entry in points)
     return LAST if last else look_of(phase)
 
 
 def _phase(
-    axis: "Axes", entries: Sequence[Mapping[str, Any]], pair: tuple[str, str], look: Look, *, joined: bool
+    axis: "Axes", entries: Sequence[Mapping[str, Any]], pair: tuple[str, str], look: PhaseStyle, *, joined: bool
 ) -> None:
     means = [entry["mean"] for entry in entries]
     error_bars(axis, means, pair, look.colour)

@@ -14,11 +14,11 @@ from sipo_pl.storage.artifacts import Manifest, input_hash, read_json, read_json
 MEASURED = [place.name for place in STAGES["measure"].places]
 PARTS = {name: place.report for name, (_, place) in PLACES.items() if place.report}  # what the page lacks without each
 
-Rows = list[dict[str, Any]]
+JsonRows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ReportInputs:
     """Rows and tables of the stages that are there; empty for those that are not.
 
     Args:
@@ -33,11 +33,11 @@ class Inputs:
         left_out: stage to a line that says what the report lacks
     """
 
-    rows: Mapping[str, Rows]
-    earlier: Mapping[int, Rows]
-    pairs: Rows
-    combined: Rows
-    kept: Rows
+    rows: Mapping[str, JsonRows]
+    earlier: Mapping[int, JsonRows]
+    pairs: JsonRows
+    combined: JsonRows
+    kept: JsonRows
     statistics: dict[str, Any] | None
     yields: dict[str, Any]
     versions: dict[str, str]
@@ -57,11 +57,11 @@ def input_hashes(recipe: Recipe) -> dict[str, str]:
     return {stage: input_hash(folder, f"sipo_pl run --only {stage}") for stage, folder in folders.items()}
 
 
-def read_inputs(recipe: Recipe) -> Inputs:
+def read_inputs(recipe: Recipe) -> ReportInputs:
     """Read what the report shows; a stage that is switched off or has not run is left out."""
     last = last_round(recipe)
     folders, everything = _folders(recipe, last), _all_folders(recipe)
-    return Inputs(
+    return ReportInputs(
         earlier={
             number: read_units(everything[name])
             for number in range(1, last)
@@ -111,7 +111,7 @@ def _json(folder: Path | None, name: str) -> dict[str, Any] | None:
     return read_json(folder / name) if folder and (folder / name).exists() else None
 
 
-def _jsonl(folder: Path | None, name: str) -> Rows:
+def _jsonl(folder: Path | None, name: str) -> JsonRows:
     return read_jsonl(folder / name) if folder and (folder / name).exists() else []
 
 

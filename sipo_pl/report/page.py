@@ -2,17 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.report.cells import BASE
 from sipo_pl.report.examples import Example, Text, candidate_examples, test_examples
-from sipo_pl.report.inputs import Inputs
+from sipo_pl.report.inputs import ReportInputs
 from sipo_pl.report.markup import document, element, side_by_side, tables
 from sipo_pl.report.sections import changes, corner_control, fronts, means, settings, volumes, yields
-from sipo_pl.report.tables import headline, number, remarks
-
-Metrics = Mapping[str, Any]
+from sipo_pl.report.tables import RunMetrics, headline, number, remarks
 
 CANDIDATES = (
     "Both responses of a conflicting pair, a response sampled for its prompt, its review and its rewrite. Numbers are "
@@ -22,7 +19,7 @@ CANDIDATES = (
 TESTS = "Responses to prompts that no training saw, with the rewards of the fronts above."
 
 
-def page(recipe: Recipe, metrics: Metrics, inputs: Inputs, pictures: Mapping[str, Path], samples: int) -> str:
+def page(recipe: Recipe, metrics: RunMetrics, inputs: ReportInputs, pictures: Mapping[str, Path], samples: int) -> str:
     """Return the report as HTML.
 
     Args:
@@ -61,7 +58,7 @@ def page(recipe: Recipe, metrics: Metrics, inputs: Inputs, pictures: Mapping[str
     return document(f"{recipe.name}: SIPO report", body)
 
 
-def _left_out(inputs: Inputs, *stages: str) -> list[str]:
+def _left_out(inputs: ReportInputs, *stages: str) -> list[str]:
     return [element("p", inputs.left_out[stage], "left-out") for stage in stages if stage in inputs.left_out]
 
 

@@ -24,7 +24,7 @@ LATEX = {
     "\u00a0": "~",
 }
 
-Rows = Iterable[Sequence[str]]
+TableRows = Iterable[Sequence[str]]
 
 
 def latex_text(text: str) -> str:
@@ -32,7 +32,7 @@ def latex_text(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in " ".join(text.split("\n")))
 
 
-def latex_table(header: Sequence[str], rows: Rows, note: str = "") -> str:
+def latex_table(header: Sequence[str], rows: TableRows, note: str = "") -> str:
     """Return a `tabular` with the rules of booktabs, its first column to the left and the others to the right.
 
     Args:
@@ -67,7 +67,7 @@ def markdown_text(text: str) -> str:
     return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", " ".join(text.split("\n")))
 
 
-def markdown_table(header: Sequence[str], rows: Rows) -> str:
+def markdown_table(header: Sequence[str], rows: TableRows) -> str:
     """Return a Markdown table, its first column to the left and the others to the right."""
     ends = [":--", *["--:"] * (len(header) - 1)]
     lines = [[markdown_text(cell) for cell in header], ends, *([markdown_text(cell) for cell in row] for row in rows)]

@@ -10,6 +10,7 @@ from sipo_pl.report.figures import panels
 from sipo_pl.report.markup import element, picture, side_by_side, table, tables
 from sipo_pl.report.tables import (
     MEANS_NOTE,
+    RunMetrics,
     by_point,
     interval,
     mean_table,
@@ -20,13 +21,11 @@ from sipo_pl.report.tables import (
     with_interval,
 )
 
-Metrics = Mapping[str, Any]
-
 VOLUME = 3  # decimals
 FIXED_BY = {BASE: "the base", "before": "the first alignment", "after": "the re-alignment"}
 
 
-def fronts(metrics: Metrics, pictures: Mapping[str, Path]) -> Iterable[str]:
+def fronts(metrics: RunMetrics, pictures: Mapping[str, Path]) -> Iterable[str]:
     """Yield the picture of the fronts, and for three objectives that of the weights."""
     names = metrics["objectives"]
     level, prompts = metrics["bootstrap"]["level"], metrics["prompts"]
@@ -50,7 +49,7 @@ def few_panels(names: Sequence[str]) -> str:
     return f" The first {shown} pairs of objectives are drawn." if shown < len(names) * (len(names) - 1) // 2 else ""
 
 
-def volumes(metrics: Metrics) -> Iterable[str]:
+def volumes(metrics: RunMetrics) -> Iterable[str]:
     """Yield hypervolume before and after, and the frame in which it is measured."""
     names, volume = metrics["objectives"], metrics["hypervolume"]
     found = {phase: volume[phase] for phase in ("before", "after", "change") if volume[phase]}
@@ -83,7 +82,7 @@ def volumes(metrics: Metrics) -> Iterable[str]:
     )
 
 
-def means(metrics: Metrics) -> Iterable[str]:
+def means(metrics: RunMetrics) -> Iterable[str]:
     """Yield the means of every weight, before and after, and how the responses end."""
     phases, points = by_point(metrics)
     endings = []
@@ -107,7 +106,7 @@ def means(metrics: Metrics) -> Iterable[str]:
     )
 
 
-def changes(metrics: Metrics) -> Iterable[str]:
+def changes(metrics: RunMetrics) -> Iterable[str]:
     """Yield the paired differences between the phases, over all prompts and length-matched."""
     if not metrics["changes"]:
         return
@@ -130,7 +129,7 @@ def changes(metrics: Metrics) -> Iterable[str]:
     )
 
 
-def corner_control(metrics: Metrics) -> Iterable[str]:
+def corner_control(metrics: RunMetrics) -> Iterable[str]:
     """Yield the paired differences of the corners from the base."""
     yield element("h2", "Control: do the corners beat the base?")
     if not metrics["corners"]:
@@ -148,7 +147,7 @@ def corner_control(metrics: Metrics) -> Iterable[str]:
     yield table(["corner", *(f"{name} − base" for name in names), "beats the base on its own objective"], rows)
 
 
-def _difference(metrics: Metrics, difference: Metrics | None, name: str) -> str:
+def _difference(metrics: RunMetrics, difference: RunMetrics | None, name: str) -> str:
     if difference is None:
         return "–"
     return unbroken(with_interval(difference[name], reward_decimals(metrics, name), sign=True))
@@ -169,7 +168,7 @@ def yields(found: Mapping[str, Any]) -> Iterable[str]:
         yield side_by_side(tables(one))
 
 
-def settings(recipe: Recipe, metrics: Metrics, versions: Mapping[str, str]) -> Iterable[str]:
+def settings(recipe: Recipe, metrics: RunMetrics, versions: Mapping[str, str]) -> Iterable[str]:
     """Yield what the run was made with.
 
     Args:

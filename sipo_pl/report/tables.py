@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 LONGER = 0.1
 MEANS_NOTE = "● on the Pareto front of its phase. In brackets the interval of the mean."
-Metrics = Mapping[str, Any]
+RunMetrics = Mapping[str, Any]  # what metrics.json holds, or a part of it
 
 
-def headline(metrics: Metrics) -> str:
+def headline(metrics: RunMetrics) -> str:
     """Return the result of the run in one sentence, which claims no more than the interval allows."""
     volume = metrics["hypervolume"]
     before, after, change = volume["before"], volume["after"], volume["change"]
@@ -39,12 +39,12 @@ def headline(metrics: Metrics) -> str:
     return text + "the interval holds zero, so this run does not show an improvement."
 
 
-def remarks(metrics: Metrics) -> list[str]:
+def remarks(metrics: RunMetrics) -> list[str]:
     """Return what a reader must know beside the headline: the corner control, and changes of length."""
     return [remark for remark in (_corner_remark(metrics), _length_remark(metrics)) if remark]
 
 
-def _corner_remark(metrics: Metrics) -> str:
+def _corner_remark(metrics: RunMetrics) -> str:
     phase = "before" if any(entry["phase"] == "before" for entry in metrics["corners"]) else "after"
     corners = [entry for entry in metrics["corners"] if entry["phase"] == phase]
     if not corners:
@@ -63,7 +63,7 @@ def _corner_remark(metrics: Metrics) -> str:
     return f"Control passed: each measured corner beats the base on its own objective beyond the interval.{note}"
 
 
-def _length_remark(metrics: Metrics) -> str:
+def _length_remark(metrics: RunMetrics) -> str:
     shared = {entry["point"] for entry in metrics["changes"]}
     words = {
         phase: [entry["words"] for entry in metrics["points"] if entry["phase"] == phase and entry["point"] in shared]
@@ -77,7 +77,7 @@ def _length_remark(metrics: Metrics) -> str:
     return f"Responses are {how_much} {way} after re-alignment, so compare the length-matched differences."
 
 
-def summary_table(metrics: Metrics) -> "Table":
+def summary_table(metrics: RunMetrics) -> "Table":
     """Return the table that a run ends with: mean of each objective per weight, before and after, and the headline."""
     from rich.table import Table
 
@@ -104,7 +104,7 @@ def summary_table(metrics: Metrics) -> "Table":
     return table
 
 
-def mean_table(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
+def mean_table(metrics: RunMetrics) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the means of every weight and phase, with intervals, for reading."""
     names, (phases, points) = metrics["objectives"], by_point(metrics)
     header = [f"weights ({', '.join(names)})", *(f"{name} {phase}" for name in names for phase in phases)]
@@ -115,18 +115,18 @@ def mean_table(metrics: Metrics) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def by_point(metrics: Metrics) -> tuple[list[str], dict[str, list[Metrics | None]]]:
+def by_point(metrics: RunMetrics) -> tuple[list[str], dict[str, list[RunMetrics | None]]]:
     """Return the phases, and each point's entries in their order; the base model's stands in the first phase."""
     found = {(entry["phase"], entry["point"]): entry for entry in metrics["points"]}
     phases = [phase for phase in dict.fromkeys(phase for phase, _ in found) if phase != BASE]
-    points: dict[str, list[Metrics | None]] = {}
+    points: dict[str, list[RunMetrics | None]] = {}
     for point in dict.fromkeys(point for _, point in found):
         keys = [(BASE if point == BASE and phase == "before" else phase, point) for phase in phases]
         points[point] = [found.get(key) for key in keys]
     return phases, points
 
 
-def _mean(metrics: Metrics, entry: Metrics | None, name: str) -> str:
+def _mean(metrics: RunMetrics, entry: RunMetrics | None, name: str) -> str:
     if entry is None:
         return ""
     mark = "● " if entry["on_front"] else ""
@@ -156,7 +156,7 @@ def interval(entry: Mapping[str, float], decimals: int = 2) -> str:
     return f"[{number(entry['low'], decimals)}, {number(entry['high'], decimals)}]"
 
 
-def reward_decimals(metrics: Metrics, objective: str) -> int:
+def reward_decimals(metrics: RunMetrics, objective: str) -> int:
     """Return how many decimals show two digits of the differences that the front spans on `objective`."""
     return decimals_of(metrics["hypervolume"]["range"][objective])
 
@@ -166,6 +166,6 @@ def decimals_of(unit: float) -> int:
     return min(6, max(0, 2 - math.floor(math.log10(unit))))
 
 
-def reward(metrics: Metrics, objective: str, value: float, sign: bool = False) -> str:
-    """Return a mean reward or difference of `objective` for reading."""
-    return number(value, reward_decimals(metrics, objective), sign)
+def reward(metrics: RunMetrics, objective: str, value: float) -> str:
+    """Return a mean reward of `objective` for reading."""
+    return number(value, reward_decimals(metrics, objective))

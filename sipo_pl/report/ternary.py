@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sipo_pl.method.weights import Point
 from sipo_pl.report.canvas import panel_grid, save
 from sipo_pl.report.tables import number
 
@@ -15,8 +16,7 @@ PRINTED = 15  # more points than these, and their numbers find no room
 HEIGHT = 3**0.5 / 2
 CORNERS = ((0.0, 0.0), (1.0, 0.0), (0.5, HEIGHT))
 
-Weights = tuple[float, ...]
-Surface = Mapping[Weights, float]
+Surface = Mapping[Point, float]
 
 
 def draw_ternary(surfaces: Mapping[str, Surface], names: Sequence[str], what: str, stem: Path) -> list[Path]:
@@ -48,7 +48,7 @@ def draw_ternary(surfaces: Mapping[str, Surface], names: Sequence[str], what: st
     return save(figure, stem)
 
 
-def place(weights: Weights) -> tuple[float, float]:
+def place(weights: Point) -> tuple[float, float]:
     """Return where three weights lie in the triangle of side 1 whose left corner is the origin."""
     x, y = (sum(weight * corner[axis] for weight, corner in zip(weights, CORNERS, strict=True)) for axis in (0, 1))
     return x, y

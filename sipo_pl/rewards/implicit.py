@@ -70,7 +70,7 @@ def policy_logps(
                 found.append((indices, shared_prompt_logps(forward, batch)))
                 on_rows(len(batch), sum(len(row.input_ids) for row in batch) * len(groups))
 
-        policy_set.room.run("model.batch_tokens", batch_tokens, score)
+        policy_set.memory_budget.run("model.batch_tokens", batch_tokens, score)
     for indices, part in found:
         logps[:, indices] = part.cpu()
     return logps[:policies], logps[[groups.index(reference) for reference in references]]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.engine.memory_budget import Room
+from sipo_pl.engine.memory_budget import MemoryBudget
 from sipo_pl.messages.errors import SettingError, UserError
 from sipo_pl.messages.progress import Progress
 from sipo_pl.recipe.components import instantiate
@@ -47,11 +47,11 @@ class RewardPanel:
             keys["init_args"] = {k: value for k, value in arguments.items() if k not in reward.environment_keys}
         return {**keys, **({"hashes": dict(reward.hashes)} if reward.hashes else {})}
 
-    def load(self, room: Room | None = None) -> None:
+    def load(self, memory_budget: MemoryBudget | None = None) -> None:
         """Check all rewards, then load them.
 
         Args:
-            room: what of them fits into a GPU's memory at once.
+            memory_budget: what of them fits into a GPU's memory at once.
 
         Raises:
             SettingError: a wrong argument, with its key.
@@ -62,8 +62,8 @@ class RewardPanel:
             except SettingError as error:
                 raise SettingError(f"{self.key_of(name)}.init_args.{error.key}", error.problem) from None
         for reward in self.rewards.values():
-            if room is not None and isinstance(reward, ModelReward):
-                reward.scorer.room = room
+            if memory_budget is not None and isinstance(reward, ModelReward):
+                reward.scorer.memory_budget = memory_budget
             reward.load()
 
     def free(self) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from sipo_pl.engine.memory_budget import Room
+from sipo_pl.engine.memory_budget import MemoryBudget
 from sipo_pl.engine.models.files import checkpoint_folder
 from sipo_pl.messages.errors import SettingError, UserError, nearest
 from sipo_pl.text.prompt import TextRow
@@ -78,7 +78,7 @@ class Scorer(ABC):
         self.model: PreTrainedModel | None = None
         self._scored: tuple[list[TextRow], Tensor] | None = None
         self._open = False
-        self.room = Room()
+        self.memory_budget = MemoryBudget()
 
     def check(self) -> None:
         """Read config and tokenizer and check them, and the names of the tensors where the weights are at hand."""
@@ -157,7 +157,7 @@ class Scorer(ABC):
                     values = self.forward(input_ids.to(self.device), mask.to(self.device)).float().cpu()
                 found.update(zip(batch, values, strict=True))
 
-        self.room.run("init_args.batch_tokens", self.settings.batch_tokens, score)
+        self.memory_budget.run("init_args.batch_tokens", self.settings.batch_tokens, score)
         return torch.stack([found[index] for index in range(len(ids))]) if ids else torch.empty(0, 0)
 
     def _cut(self, ids: list[list[int]]) -> list[list[int]]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from sipo_pl.interop.transformers import has_sequence_classifier
 from sipo_pl.messages.errors import SettingError, UserError, nearest
 from sipo_pl.rewards.model_reward import ModelReward
 from sipo_pl.rewards.scorer import Scorer, ScorerSettings
@@ -65,7 +66,7 @@ class ClassifierScorer(Scorer):
     """The logits of a sequence classifier, in float32."""
 
     def check_checkpoint(self, folder: Path) -> None:
-        if type(self.config) not in AutoModelForSequenceClassification._model_mapping:
+        if not has_sequence_classifier(self.config):
             kind = self.config.model_type
             raise UserError(f"model {self.settings.model!r}: transformers has no sequence classifier for {kind} models")
 

@@ -26,6 +26,7 @@ from sipo_pl.data.datamodules.unit_data import UnitData
 from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.units import unit_files, unit_path
 from sipo_pl.engine.models.loading import tokenizer_hash, weights_hash
+from sipo_pl.interop.lightning import started_processes
 from sipo_pl.messages import ranks
 from sipo_pl.messages.errors import Stopped, UsageError, UserError
 from sipo_pl.prediction.base import GenerationModule, PredictionModule
@@ -96,7 +97,6 @@ class StageRun:
         settings: the resolved config of the stage
         overwrite: remove what the folder holds
         held: takes the lock of the folder, and frees it when it is closed
-        stopping: what may ask it to stop, with the stages beside it; its own where not given
     """
 
     def __init__(
@@ -108,11 +108,10 @@ class StageRun:
         settings: Mapping[str, Any],
         overwrite: bool,
         held: ExitStack,
-        stopping: Stopping | None = None,
     ) -> None:
         self.stage, self.recipe, self.model, self.data = stage, recipe, model, data
         self.folder = recipe.layout.stage(stage)
-        self.stopping = stopping or Stopping(recipe.layout.run_dir)
+        self.stopping = Stopping(recipe.layout.run_dir)
         if ranks.is_first():
             held.enter_context(lock(self.folder))
         inputs = {**self._declared(settings), **getattr(data, "inputs", {}), **model.inputs}
@@ -254,7 +253,7 @@ class StageRun:
             counts = ", ".join(f"{count} {mark}" for mark, count in marks.most_common())
             log.info("%s: %d of %d rows without marks (%s)", self.stage, clean, rows, counts)
         write_folder_card(self.folder)
-        notes: dict[str, Any] = {"halved": self.model.room.halved} if self.model.room.halved else {}
+        notes: dict[str, Any] = {"halved": self.model.memory_budget.halved} if self.model.memory_budget.halved else {}
         self.manifest.finish(self.folder, unit_files(self.folder), rows=rows, **notes)
 
     def _read_unit(self, index: int) -> list[dict[str, Any]]:
@@ -289,7 +288,7 @@ def stoppable(trainer: Trainer) -> Iterator[None]:
         raise
     except RuntimeError as error:
         if trainer.world_size > 1 and ranks.is_loss(error):
-            ranks.kill(getattr(trainer.strategy.launcher, "procs", ()))
+            ranks.kill(started_processes(trainer))
             raise UserError(
                 "another device ended, or did not answer in time; what it said is above, or in its own log "
                 f"({str(error).splitlines()[0]})"

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from sipo_pl.cli.main import main as cli
+from sipo_pl.cli import main as cli
 from sipo_pl.recipe.config.files import find_config, load_yaml
 from sipo_pl.run.devices import settle_threads
 from sipo_pl.run.lifetime import die_with, die_with_parent
@@ -100,9 +100,9 @@ def _fork(target: Callable[[Any, dict[str, str]], None], words: list[Any], envir
 
 def _child(words: list[str], environment: dict[str, str]) -> None:
     _settle(environment)
-    import torch
+    from sipo_pl.interop.torch import lost_cuda_by_fork
 
-    if torch.cuda._is_in_bad_fork():
+    if lost_cuda_by_fork():
         # a library asked for the GPU as it was imported, which no process that is forked afterwards can then use
         os.execv(sys.executable, _command(words))
     sys.argv = ["sipo_pl", *words]

@@ -5,14 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sipo_pl.messages.errors import UsageError, UserError
-from sipo_pl.method.weights import corners, point_name
+from sipo_pl.method.weights import Point, corners, point_name
 from sipo_pl.report.cells import BASE, weights_of
 from sipo_pl.serve.errors import ApiError, invalid
 from sipo_pl.use.api import Policies
 from sipo_pl.use.scores import Scores, read_scores
 
 AT = "@"
-Point = tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The thread that owns the policies: requests go in by a queue, pieces of their answers come out to the event loop.
 
-All requests are decoded together, whatever their weights, lengths and settings; see `policies.streaming`.
+All requests are decoded together, whatever their weights, lengths and settings; see `engine.decoding.streaming`.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from sipo_pl.serve.answer_text import AnswerText
 from sipo_pl.serve.errors import RETRY_LATER, RETRY_NEVER, ApiError, invalid
 from sipo_pl.serve.limits import Limits
 from sipo_pl.serve.metrics import Metrics
-from sipo_pl.serve.work import FinishReason, Held, Piece, Work
+from sipo_pl.serve.work import ApiFinishReason, Held, Piece, Work
 from sipo_pl.use.api import Policies
 
 log = logging.getLogger("sipo_pl")
 
-OPENAI_REASON: dict[str, FinishReason] = {"eos": "stop", "length": "length"}
+OPENAI_REASON: dict[str, ApiFinishReason] = {"eos": "stop", "length": "length"}
 PATIENCE = 3  # failures without a token in between, after which the engine gives up
 BATCH_NOISE = "0"  # what `api.Fused.generate` calls the first row, so that a seed draws the same text there
 

@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from sipo_pl.serve.work import FinishReason
+from sipo_pl.serve.work import ApiFinishReason
 
 DONE = b"data: [DONE]\n\n"
 
@@ -30,11 +30,11 @@ class Reply:
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def whole(self, text: str, reason: FinishReason, tokens: int) -> dict[str, Any]:
+    def whole(self, text: str, reason: ApiFinishReason, tokens: int) -> dict[str, Any]:
         """Return the whole answer."""
         return {**self._head(self.whole_object), "choices": [self._choice(text, reason)], "usage": self._usage(tokens)}
 
-    def chunk(self, text: str, reason: FinishReason | None = None) -> bytes:
+    def chunk(self, text: str, reason: ApiFinishReason | None = None) -> bytes:
         """Return the event of a piece, and of the end."""
         return event({**self._head(self.chunk_object), "choices": [self._delta({"content": text}, reason)]})
 
@@ -55,11 +55,11 @@ class Reply:
         mine = self.prompt_tokens
         return {"prompt_tokens": mine, "completion_tokens": tokens, "total_tokens": mine + tokens}
 
-    def _choice(self, text: str, reason: FinishReason) -> dict[str, Any]:
+    def _choice(self, text: str, reason: ApiFinishReason) -> dict[str, Any]:
         message = {"role": "assistant", "content": text, "refusal": None}
         return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
 
-    def _delta(self, delta: dict[str, str], reason: FinishReason | None) -> dict[str, Any]:
+    def _delta(self, delta: dict[str, str], reason: ApiFinishReason | None) -> dict[str, Any]:
         return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
 
 
@@ -74,10 +74,10 @@ class CompletionReply(Reply):
     def begin(self) -> bytes:
         return b""
 
-    def _choice(self, text: str, reason: FinishReason | None) -> dict[str, Any]:
+    def _choice(self, text: str, reason: ApiFinishReason | None) -> dict[str, Any]:
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
 
-    def _delta(self, delta: dict[str, str], reason: FinishReason | None) -> dict[str, Any]:
+    def _delta(self, delta: dict[str, str], reason: ApiFinishReason | None) -> dict[str, Any]:
         return self._choice(delta["content"], reason)
 
 

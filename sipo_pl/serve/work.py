@@ -9,7 +9,7 @@ from sipo_pl.engine.decoding.options import Decoding
 from sipo_pl.serve.answer_text import AnswerText
 from sipo_pl.serve.errors import ApiError
 
-FinishReason = Literal["stop", "length"]
+ApiFinishReason = Literal["stop", "length"]
 
 
 class Piece(NamedTuple):
@@ -24,7 +24,7 @@ class Piece(NamedTuple):
 
     text: str
     tokens: int
-    finish_reason: FinishReason | None = None
+    finish_reason: ApiFinishReason | None = None
     error: ApiError | None = None
 
 

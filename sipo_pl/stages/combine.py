@@ -16,7 +16,7 @@ from sipo_pl.text.prompt import text_id
 
 log = logging.getLogger("sipo_pl")
 
-Table = dict[str, dict[str, int]]  # weight -> what -> count
+CountTable = dict[str, dict[str, int]]  # weight -> what -> count
 
 
 def combine(recipe: Recipe, rewrites: bool = True, overwrite: bool = False) -> None:
@@ -46,7 +46,7 @@ def combine(recipe: Recipe, rewrites: bool = True, overwrite: bool = False) -> N
     manifest.finish(folder, [path, yields_path], rows=count)
 
 
-def combine_texts(recipe: Recipe, *, rewrites: bool) -> tuple[list[dict[str, Any]], dict[str, Table]]:
+def combine_texts(recipe: Recipe, *, rewrites: bool) -> tuple[list[dict[str, Any]], dict[str, CountTable]]:
     """Return a row for each sample, see `CombinedRow`, and the tables of yields by stage.
 
     Args:
@@ -86,9 +86,9 @@ def _combine_one(
     }
 
 
-def marks_table(rows: list[dict[str, Any]]) -> Table:
+def marks_table(rows: list[dict[str, Any]]) -> CountTable:
     """Return, by weight, how many rows there are, how many bear each mark, and how many are clean."""
-    table: Table = {}
+    table: CountTable = {}
     for row in rows:
         counts = table.setdefault(row["point"], {"rows": 0, **dict.fromkeys(MARKS, 0), "clean": 0})
         counts["rows"] += 1
@@ -98,7 +98,7 @@ def marks_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _sources_table(rows: list[dict[str, Any]]) -> Table:
+def _sources_table(rows: list[dict[str, Any]]) -> CountTable:
     table: dict[str, Counter[str]] = {}
     for row in rows:
         counts = table.setdefault(row["point"], Counter({"original": 0, "rewrite": 0, "none": 0}))

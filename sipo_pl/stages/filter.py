@@ -15,7 +15,7 @@ from sipo_pl.method.selection import Candidate, Choice, Rewards, minimum_margin,
 from sipo_pl.method.weights import point_name
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.stages.combine import Table, combine_texts
+from sipo_pl.stages.combine import CountTable, combine_texts
 from sipo_pl.storage.artifacts import input_hash, open_stage, read_json, read_jsonl, write_json, write_jsonl
 from sipo_pl.text.prompt import text_id
 
@@ -90,7 +90,7 @@ def filter(
     manifest.finish(folder, [path, yields_path], rows=len(kept_rows))
 
 
-def _candidates(recipe: Recipe, *, combined: bool) -> tuple[list[dict[str, Any]], dict[str, Table]]:
+def _candidates(recipe: Recipe, *, combined: bool) -> tuple[list[dict[str, Any]], dict[str, CountTable]]:
     """Return the rows that combine chose, or would have made of samples alone, and the yields so far."""
     if not combined:
         return combine_texts(recipe, rewrites=False)
@@ -156,9 +156,9 @@ class _Judged:
         return row
 
 
-def _table(judged: Sequence[_Judged], chosen: Sequence[Choice | None], points: Sequence[str]) -> Table:
+def _table(judged: Sequence[_Judged], chosen: Sequence[Choice | None], points: Sequence[str]) -> CountTable:
     """Return, by weight: candidates of pairs, survivors, kept, and how many fail each response or any reward model."""
-    table: Table = {point: {"candidates": 0, "survive": 0, "kept": 0} for point in points}
+    table: CountTable = {point: {"candidates": 0, "survive": 0, "kept": 0} for point in points}
     for judge, choice in zip(judged, chosen, strict=True):
         for candidate in judge.candidates:
             row = table[judge.rows[candidate.sample_id]["point"]]
@@ -175,7 +175,7 @@ def _table(judged: Sequence[_Judged], chosen: Sequence[Choice | None], points: S
     return table
 
 
-def _describe(table: Table, pairs: int, kept: int) -> str:
+def _describe(table: CountTable, pairs: int, kept: int) -> str:
     lines = [f"{kept} of {pairs} pairs keep a response"]
     for point, row in table.items():
         lines.append(f"  weights {point}: " + ", ".join(f"{name} {count}" for name, count in row.items()))

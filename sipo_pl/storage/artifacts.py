@@ -20,6 +20,7 @@ from typing import Any
 
 from sipo_pl import __version__
 from sipo_pl.messages.errors import UserError, nearest
+from sipo_pl.storage.moved_modules import with_current_names
 
 MANIFEST = "manifest.json"
 CONFIG = "config.yaml"  # resolved config of a trainer stage
@@ -267,6 +268,7 @@ class Manifest:
         value = read_json(path)
         try:
             manifest = cls(**value)
+            manifest.keys = with_current_names(manifest.keys)
             if not all(isinstance(part, dict) for part in (manifest.keys, manifest.inputs, manifest.files)):
                 raise TypeError
             return manifest
@@ -320,7 +322,7 @@ def open_stage(
     Raises:
         UserError: if the folder holds something else, or was made by other settings or inputs; the message says which.
     """
-    keys = json.loads(canonical_json(keys))  # as it will be read back
+    keys = with_current_names(json.loads(canonical_json(keys)))  # as it will be read back
     found = Manifest.read(folder)
     if overwrite and folder.exists():
         if found is None and _visible(folder):

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from sipo_pl.data.step_loader import StepLoader
+from sipo_pl.interop.lightning import accumulate
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.training.schedule import cosine_with_warmup, cosine_with_warmup_steps
 
@@ -80,7 +81,7 @@ class Fit(LightningModule):
             return
         trainer, loader = self.trainer, self._train_loader
         loader.fills_steps = trainer.strategy.handles_gradient_accumulation  # it steps after a fixed number of them
-        trainer.accumulate_grad_batches = loader.micro_batches
+        accumulate(trainer, loader.micro_batches)
         if loader.step_rows < trainer.world_size:
             log.warning(
                 "an optimizer step has %d rows for %d devices, of which some have nothing to do "

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from sipo_pl.engine.models.zero3 import gathered
+from sipo_pl.interop.deepspeed import drop_prefetched
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.storage.artifacts import remove
 from sipo_pl.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
@@ -110,7 +111,7 @@ class ZeRO(DeepSpeedStrategy):
         assert self.lightning_module is not None
         if self.zero_stage_3:
             # what the last forward gathered ahead for a backward pass that never came, as in a validation
-            self.deepspeed_engine.optimizer.parameter_offload.get_param_coordinator().reset_step()
+            drop_prefetched(self.deepspeed_engine)
         with gathered(one for one in self.lightning_module.parameters() if one.requires_grad):
             state = super().lightning_module_state_dict()
             return {name: value.detach().cpu().clone() for name, value in state.items()}

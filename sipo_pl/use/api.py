@@ -20,11 +20,12 @@ from sipo_pl.engine.lora.policies import stack_policies
 from sipo_pl.engine.models.loading import load_tokenizer
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.weights import check_point, parse_point
+from sipo_pl.recipe.recipe import AlignmentStage
 from sipo_pl.rewards.implicit import implicit_rewards
 from sipo_pl.text.prompt import Prompt
 from sipo_pl.text.templates import PromptTemplate
 from sipo_pl.text.text_stream import TextStream
-from sipo_pl.use.source import Kept, Source, open_source
+from sipo_pl.use.source import Source, open_source
 
 Weights = str | Sequence[float] | Mapping[str, float]  # as on the command line, in the objectives' order, or by name
 
@@ -36,7 +37,7 @@ def load(
     folder: str | Path,
     *,
     base_model: str | None = None,
-    policies: Kept | None = None,
+    policies: AlignmentStage | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
     device: str | None = None,
 ) -> "Policies":
@@ -117,7 +118,7 @@ class Policies:
         return [dict(zip(self.objectives, column, strict=True)) for column in rewards.T.tolist()]
 
     def stream(self, slots: int = 8) -> AbstractContextManager[Stream]:
-        """Open a stream of requests that come and go, each at weights of its own; see `policies.streaming`.
+        """Open a stream of requests that come and go, each at weights of its own; see `engine.decoding.streaming`.
 
         Args:
             slots: requests that are decoded at once.

@@ -7,13 +7,12 @@ from pathlib import Path
 from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.engine.decoding.streaming import Stream
 from sipo_pl.messages.errors import UserError
-from sipo_pl.method.weights import point_name
+from sipo_pl.method.weights import Point, point_name
 from sipo_pl.storage.artifacts import write_json
 from sipo_pl.text.prompt import Prompt
 from sipo_pl.text.text_stream import TextStream
 from sipo_pl.use.api import Policies
 
-Point = tuple[float, ...]
 STOPPED = "stopped"  # an answer that the user broke off
 
 

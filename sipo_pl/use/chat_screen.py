@@ -12,8 +12,8 @@ from rich.panel import Panel
 from rich.text import Text
 
 from sipo_pl.messages.errors import UserError, nearest
-from sipo_pl.method.weights import corners, parse_point
-from sipo_pl.use.chat import STOPPED, Conversation, Point
+from sipo_pl.method.weights import Point, corners, parse_point
+from sipo_pl.use.chat import STOPPED, Conversation
 
 HELP = """/weights 0.2,0.8          answer at other weights from now on; without them, say which are in use
 /compare [0.2,0.8 …]      the last question at several weights, side by side; the corners and yours where none are given
@@ -30,12 +30,11 @@ class Screen:
 
     Args:
         conversation: who answers.
-        console: where answers go; the terminal's where not given.
     """
 
-    def __init__(self, conversation: Conversation, console: Console | None = None) -> None:
+    def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
-        self.console = console or Console(highlight=False, markup=False, emoji=False)
+        self.console = Console(highlight=False, markup=False, emoji=False)
         self.commands: dict[str, Callable[[list[str]], None]] = {
             "weights": self._weights,
             "compare": self._compare,

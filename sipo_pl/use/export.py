@@ -24,8 +24,8 @@ from sipo_pl.use.source import Source
 
 log = logging.getLogger("sipo_pl")
 
-Kind = Literal["interpolated", "sum", "merged", "policies"]
-KINDS: tuple[Kind, ...] = ("interpolated", "sum", "merged", "policies")
+ExportKind = Literal["interpolated", "sum", "merged", "policies"]
+KINDS: tuple[ExportKind, ...] = ("interpolated", "sum", "merged", "policies")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Plan:
         max_new_tokens: longest answer there
     """
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ExportKind, ...]
     weights: tuple[float, ...]
     base_name: str | None = None
     dtype: Dtype | None = None
@@ -49,13 +49,13 @@ class Plan:
     max_new_tokens: int = 64
 
 
-def available_kinds(source: Source, asked: Sequence[Kind] | None) -> tuple[Kind, ...]:
+def available_kinds(source: Source, asked: Sequence[ExportKind] | None) -> tuple[ExportKind, ...]:
     """Return the kinds that a source can be exported as, or those that were asked for.
 
     Raises:
         UserError: a kind that was asked for and is none of them.
     """
-    reasons: dict[Kind, str] = {}
+    reasons: dict[ExportKind, str] = {}
     if len(source.base_models) > 1:
         why = "the policies are over base models of their own, so that no single model stands for a weight"
         reasons = dict.fromkeys(("interpolated", "sum", "merged"), why)
@@ -71,7 +71,7 @@ def available_kinds(source: Source, asked: Sequence[Kind] | None) -> tuple[Kind,
     return tuple(kind for kind in asked or KINDS if kind not in reasons)
 
 
-def export_folders(source: Source, plan: Plan, out: Path) -> dict[Kind, Path]:
+def export_folders(source: Source, plan: Plan, out: Path) -> dict[ExportKind, Path]:
     """Measure how near each kind is to fusion, and write a folder of each below `out`; return them.
 
     Args:
@@ -95,7 +95,7 @@ def export_folders(source: Source, plan: Plan, out: Path) -> dict[Kind, Path]:
     )
     writer = _Writer(source, plan, template)
     scores = read_scores(recipe, kept, plan.weights)
-    folders: dict[Kind, Path] = {}
+    folders: dict[ExportKind, Path] = {}
     for kind in plan.kinds:
         folders[kind] = out / kind
         with atomic_path(folders[kind]) as aside:
@@ -126,7 +126,7 @@ class _Writer:
                 "export: the chat template gives other tokens than the run for %d test prompts", self.other_tokens
             )
 
-    def write(self, kind: Kind, folder: Path, models: Mapping[str, Factors]) -> Drift | None:
+    def write(self, kind: ExportKind, folder: Path, models: Mapping[str, Factors]) -> Drift | None:
         """Write the weights of a kind into `folder`, which is made; return what merging did."""
         if kind == "merged":
             return self._merged(folder, models["sum"])

@@ -30,7 +30,7 @@ def show(seen: SeenRow, asked: Inspection, stage: str, console: Console) -> None
     console.print()
     for note in seen.notes:
         console.print(note, soft_wrap=True)
-    _left_out(seen, asked, stage, console)
+    _left_out(seen, asked, console)
 
 
 def _notes(text: SeenText, asked: Inspection) -> list[str]:
@@ -52,7 +52,7 @@ def _notes(text: SeenText, asked: Inspection) -> list[str]:
     return notes
 
 
-def _left_out(seen: SeenRow, asked: Inspection, stage: str, console: Console) -> None:
+def _left_out(seen: SeenRow, asked: Inspection, console: Console) -> None:
     console.print("\nleft out by this stage:", style="bold")
     for reason, count in sorted(seen.left_out.items()):
         console.print(f"  {count:>6} of {seen.count}  {reason}")

@@ -10,7 +10,7 @@ from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.text.prompt import Prompt
 from sipo_pl.text.templates import PromptTemplate
 
-Split = Literal["train", "validation"]
+SplitName = Literal["train", "validation"]
 DEFAULT_LENGTH = 512  # of the stages' own settings
 
 
@@ -80,7 +80,7 @@ class Inspection:
     settings: dict[str, Any]
     row: int
     objective: str
-    split: Split = "train"
+    split: SplitName = "train"
 
     def text(self, name: str, prompt: Prompt, response: str) -> SeenText:
         encoded = self.template.encode(prompt, response)

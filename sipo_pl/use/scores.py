@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sipo_pl.messages.errors import UserError
-from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.recipe.recipe import AlignmentStage, Recipe
 from sipo_pl.report.cells import BASE, Cells, measured_cells, weights_of
 from sipo_pl.report.inputs import read_inputs
-from sipo_pl.use.source import Kept
 
 PHASE = {"align": "before", "realign": "after"}
 TOLERANCE = 1e-6
@@ -30,7 +29,7 @@ class Scores:
     chosen: str | None
 
 
-def read_scores(recipe: Recipe, kept: Kept, weights: Sequence[float]) -> Scores | None:
+def read_scores(recipe: Recipe, kept: AlignmentStage, weights: Sequence[float]) -> Scores | None:
     """Return what the evaluation of a run's policies measured; none where there was no evaluation."""
     inputs = read_inputs(recipe)
     before, after = inputs.rows["measure-align"], inputs.rows["measure-realign"]

@@ -12,14 +12,12 @@ from sipo_pl.engine.models.loading import resolve_base_model, weights_hash
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.divergences import Divergence
 from sipo_pl.recipe.divergence import recipe_divergence
-from sipo_pl.recipe.recipe import Recipe, Template
+from sipo_pl.recipe.recipe import AlignmentStage, Recipe, Template
 from sipo_pl.storage.artifacts import content_hash
 from sipo_pl.use.fusion_file import FUSION_FILE, FusionFile, divergence_from
 from sipo_pl.use.run_folder import base_hash, evaluation_decoding, kept_stage, read_recipe
 
 log = logging.getLogger("sipo_pl")
-
-Kept = Literal["align", "realign"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Source:
     seed: int
     decoding: Decoding
     weights: tuple[float, ...] | None = None
-    recipe: tuple[Recipe, Kept] | None = None
+    recipe: tuple[Recipe, AlignmentStage] | None = None
 
     @property
     def base_models(self) -> tuple[str, ...]:
@@ -58,7 +56,7 @@ class Source:
         return tuple(dict.fromkeys(policy.base_model for policy in self.policies))
 
 
-def open_source(folder: Path, *, base_model: str | None = None, policies: Kept | None = None) -> Source:
+def open_source(folder: Path, *, base_model: str | None = None, policies: AlignmentStage | None = None) -> Source:
     """Read the policies of a run folder, or of an exported one.
 
     Args:
@@ -84,9 +82,9 @@ def open_source(folder: Path, *, base_model: str | None = None, policies: Kept |
     return _of_run(folder, base_model, policies)
 
 
-def _of_run(folder: Path, base_model: str | None, policies: Kept | None) -> Source:
+def _of_run(folder: Path, base_model: str | None, policies: AlignmentStage | None) -> Source:
     recipe = read_recipe(folder)
-    kept: Kept = policies or ("realign" if kept_stage(recipe) == "realign" else "align")
+    kept: AlignmentStage = policies or ("realign" if kept_stage(recipe) == "realign" else "align")
     found = read_policies(recipe, kept)
     for objective, policy in zip(recipe.objectives, found, strict=True):
         _check_base(policy.base_model, base_hash(recipe, kept, objective), base_model)

@@ -7,7 +7,7 @@ import pytest
 from golden import FOLDER, MODEL, adapters, cases, check
 from golden_table import note
 
-from sipo_pl.functions import decode, next_token_logits
+from sipo_pl.use.functions import decode, next_token_logits
 
 NEAR_TIE = 1e-3  # margin between the best two scores under which rounding decides
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.engine.models.loading import load_base
-from sipo_pl.functions import interpolate, next_token_logits
+from sipo_pl.use.functions import interpolate, next_token_logits
 
 NAMES = ["soup_merge_a1", "soup_merge_a16"]
 

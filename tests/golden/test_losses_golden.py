@@ -5,7 +5,7 @@ from golden import MODEL, PURE, cases, check
 
 from sipo_pl.engine.logprobs.response_logprobs import token_logps
 from sipo_pl.engine.models.loading import load_base
-from sipo_pl.functions import pair_loss
+from sipo_pl.use.functions import pair_loss
 
 FIELDS = ("losses", "mean", "chosen_rewards", "rejected_rewards", "grad_policy_chosen", "grad_policy_rejected")
 

@@ -2,7 +2,7 @@
 
 from golden import MODEL, cases
 
-from sipo_pl.functions import realignment_pairs
+from sipo_pl.use.functions import realignment_pairs
 
 
 def test_realignment_pairs() -> None:

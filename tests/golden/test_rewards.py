@@ -3,7 +3,7 @@
 import pytest
 from golden import MODEL, adapters, cases, check
 
-from sipo_pl.functions import implicit_rewards, tokenize
+from sipo_pl.use.functions import implicit_rewards, tokenize
 
 
 @pytest.mark.parametrize("name", ["implicit_rewards_a1", "implicit_rewards_a16"])

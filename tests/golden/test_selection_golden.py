@@ -4,7 +4,7 @@ import pytest
 from golden import MODEL, adapters, cases, check
 from golden_table import note
 
-from sipo_pl.functions import implicit_rewards, select_sample, take_rewrite
+from sipo_pl.use.functions import implicit_rewards, select_sample, take_rewrite
 
 SAMPLES = ["a1_soup", "a1_nosoup", "a16_soup", "a16_nosoup"]
 

@@ -2,11 +2,11 @@
 
 import torch
 
-from sipo_pl.engine.decoding.segments import Level, Path, rows_of
+from sipo_pl.engine.decoding.segments import CacheLevel, SegmentPath, rows_of
 
 
-def level(parents: list[int], offsets: list[int], lengths: list[int], capacity: int = 4) -> Level:
-    return Level(capacity, torch.tensor(parents), torch.tensor(offsets), torch.tensor(lengths))
+def level(parents: list[int], offsets: list[int], lengths: list[int], capacity: int = 4) -> CacheLevel:
+    return CacheLevel(capacity, torch.tensor(parents), torch.tensor(offsets), torch.tensor(lengths))
 
 
 HEADER = level([0], [0], [3])
@@ -19,7 +19,7 @@ def test_rows_of_each_segment_in_their_order() -> None:
 
 
 def test_owners_members_and_positions_along_a_path() -> None:
-    path = Path([HEADER, PROMPTS], ROWS)
+    path = SegmentPath([HEADER, PROMPTS], ROWS)
     assert [owner.tolist() for owner in path.owners] == [[0, 0, 0, 0], [2, 0, 2, 1]]
     assert [members.tolist() for members in path.members] == [
         [[0, 1, 2, 3]],
@@ -30,7 +30,7 @@ def test_owners_members_and_positions_along_a_path() -> None:
 
 
 def test_what_one_new_token_a_row_reads() -> None:
-    header, prompts, own = Path([HEADER, PROMPTS], ROWS).reads
+    header, prompts, own = SegmentPath([HEADER, PROMPTS], ROWS).reads
     assert (header.longest, prompts.longest, own.longest) == (3, 4, 3)
     assert header.places.tolist() == [[0, 1, 2]] * 4
     assert not header.hidden.any()
@@ -40,7 +40,7 @@ def test_what_one_new_token_a_row_reads() -> None:
     assert own.hidden.int().tolist() == [[0, 1, 1], [0, 0, 1], [0, 0, 0], [0, 1, 1]]  # the new token is seen
 
 
-def filled(segments: int, capacity: int, first: int) -> Level:
+def filled(segments: int, capacity: int, first: int) -> CacheLevel:
     """Return a level of full segments whose keys are numbers of their own."""
     made = level([0] * segments, [3] * segments, [capacity] * segments, capacity)
     values = torch.arange(first, first + segments * capacity, dtype=torch.float32)
@@ -50,7 +50,7 @@ def filled(segments: int, capacity: int, first: int) -> Level:
 
 
 def test_segments_are_put_into_places_of_a_larger_level() -> None:
-    held = Level.empty(3, torch.zeros(4, dtype=torch.long), torch.zeros(4, dtype=torch.long))
+    held = CacheLevel.empty(3, torch.zeros(4, dtype=torch.long), torch.zeros(4, dtype=torch.long))
     held.put(torch.tensor([3, 1]), filled(2, 2, first=10))
     assert held.lengths.tolist() == [0, 2, 0, 2]
     assert held.offsets.tolist() == [0, 3, 0, 3]

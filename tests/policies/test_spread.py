@@ -9,8 +9,7 @@ import torch
 from tiny_run import Command
 
 from sipo_pl.data.units import read_units
-from sipo_pl.engine.decoding.segments import Level
-from sipo_pl.engine.decoding.segments import Path as Segments
+from sipo_pl.engine.decoding.segments import CacheLevel, SegmentPath
 from sipo_pl.engine.models.device_map import device_of, is_spread
 from sipo_pl.engine.models.loading import load_base
 
@@ -45,7 +44,7 @@ def test_a_prediction_of_a_spread_model_makes_the_same_rows(
 
 def test_layers_on_another_device_see_the_same_keys() -> None:
     numbers = torch.zeros(2, dtype=torch.long)
-    path = Segments([], Level.empty(4, numbers, numbers))
+    path = SegmentPath([], CacheLevel.empty(4, numbers, numbers))
     there = path.on(torch.device("meta"))
     assert there.last.lengths.device.type == "meta"
     assert there.last.keys is path.last.keys
@@ -56,7 +55,6 @@ def test_layers_on_another_device_see_the_same_keys() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"quantize": "4bit", "align": "together"}, "align: together shares weights that are not quantized"),
         ({"quantize": "4bit", "compat.merged_reference": "true"}, "which are in four bits"),
         ({"device_map": "auto", "compile": "true"}, "layers that device_map spreads over devices are not compiled"),
     ],

@@ -68,7 +68,7 @@ def drain(running: Stream, heard: Heard) -> None:
             break
         heard.hear(running.step())
     assert running.step() == []
-    assert running.rows is None  # nothing is held while nothing runs
+    assert running.batch.rows is None  # nothing is held while nothing runs
 
 
 @pytest.mark.parametrize(("rule", "slots"), [*((rule, 3) for rule in DIVERGENCES), ("reverse KL", 32)])
@@ -112,15 +112,15 @@ def test_slots_follow_the_requests(policies: PolicySet) -> None:
             request = Request(str(index), (5, 6, 7 + index), POINTS[0])
             running.add(request, Decoding(max_new_tokens=70 if index == 0 else 4))
         heard.hear(running.step())
-        assert running.rows is not None
-        assert (running.rows.slots.rows, running.busy) == (6, 8)
+        assert running.batch.rows is not None
+        assert (running.batch.rows.slots.rows, running.busy) == (6, 8)
         for _ in range(12):
             heard.hear(running.step())
-        assert (running.rows.slots.rows, len(running.rows.slots.held), running.busy) == (1, 1, 1)
+        assert (running.batch.rows.slots.rows, len(running.batch.rows.slots.held), running.busy) == (1, 1, 1)
         running.add(Request("late", (9,) * 90, POINTS[1]), Decoding(max_new_tokens=3))
         heard.hear(running.step())
-        assert running.rows.slots.rows == 2
-        assert running.rows.slots.prompts.capacity == 128
+        assert running.batch.rows.slots.rows == 2
+        assert running.batch.rows.slots.prompts.capacity == 128
         drain(running, heard)
     assert {key: len(tokens) for key, tokens in heard.tokens.items()} == {
         "0": 70,

@@ -144,5 +144,7 @@ def test_a_checkpoint_of_another_class_is_refused(tmp_path: Path) -> None:
 
 def test_bin_weights_are_refused_with_the_command_that_converts_them(tmp_path: Path) -> None:
     folder = to_bin(make_classifier(tmp_path / "model"))
-    with pytest.raises(UserError, match=r"\.bin only.*`python -m sipo_pl\.policies\.to_safetensors .*model` converts"):
+    with pytest.raises(
+        UserError, match=r"\.bin only.*`python -m sipo_pl\.engine\.models\.to_safetensors .*model` converts"
+    ):
         SequenceClassifier(str(folder)).check()

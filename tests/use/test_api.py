@@ -7,14 +7,14 @@ import pytest
 import torch
 from lively_run import Lively
 
-from sipo_pl.functions import implicit_rewards
 from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.recipe.recipe import AlignmentStage
 from sipo_pl.text.prompt import Prompt
 from sipo_pl.use.api import Policies, Weights, load
-from sipo_pl.use.source import Kept
+from sipo_pl.use.functions import implicit_rewards
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
-KEPT: tuple[Kept | None, ...] = ("align", "realign", None)
+KEPT: tuple[AlignmentStage | None, ...] = ("align", "realign", None)
 PROMPTS: list[Prompt] = ["test 0", "test 1"]
 
 

@@ -17,10 +17,10 @@ EMPTY_RESPONSE = "rows with an empty response"
 ONE_RESPONSE = "prompts with one response"
 IDENTICAL = "pairs of identical responses"
 
-Row = TypeVar("Row")
+RowT = TypeVar("RowT")
 
 
-class Converted(NamedTuple, Generic[Row]):
+class Converted(NamedTuple, Generic[RowT]):
     """What a converter made of one split.
 
     Args:
@@ -30,7 +30,7 @@ class Converted(NamedTuple, Generic[Row]):
             None, and nothing but `rows` counts in a draw
     """
 
-    rows: list[Row]
+    rows: list[RowT]
     dropped: Counter[str]
     slots: list[int] | None = None
 

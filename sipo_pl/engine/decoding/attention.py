@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from sipo_pl.engine.decoding.segments import Path, Read
+from sipo_pl.engine.decoding.segments import LevelRead, SegmentPath
+from sipo_pl.interop.transformers import attention_name, sdpa_attention_forward
 from sipo_pl.messages.errors import UserError
 
 NAME = "sipo_pl_path"
@@ -22,7 +22,7 @@ NAME = "sipo_pl_path"
 @contextlib.contextmanager
 def attend_along(model: PreTrainedModel, name: str = NAME) -> Iterator[None]:
     """Within the block, the model attends by the function of this name; by that here, along the keyword `path`."""
-    before = model.config._attn_implementation
+    before = attention_name(model)
     model.set_attn_implementation(name)
     try:
         yield
@@ -37,7 +37,7 @@ def path_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    path: Path,
+    path: SegmentPath,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -49,7 +49,7 @@ def path_attention(
         module: the attention layer, which knows its `layer_idx`.
         query: (K * R, heads, n, size).
         key: (K * R, key heads, n, size).
-        value: likewise.
+        value: (K * R, key heads, n, size).
         attention_mask: not looked at; what a token sees follows from the path.
         path: where the rows are.
         scaling: of the scores; one over the square root of the head size where not given.
@@ -82,7 +82,7 @@ def _many_tokens(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    path: Path,
+    path: SegmentPath,
     scale: float,
     window: int | None,
     softcap: float | None,
@@ -107,7 +107,7 @@ def _many_tokens(
     return sdpa_attention_forward(module, query, key, value, mask, scaling=scale, is_causal=mask is None)[0]
 
 
-def _visible(path: Path, count: int, window: int | None) -> Tensor:
+def _visible(path: SegmentPath, count: int, window: int | None) -> Tensor:
     """Return which keys each of `count` new tokens sees, (R, count, keys above + count), bool."""
     last = path.last
     index = torch.arange(count, device=last.lengths.device)
@@ -145,7 +145,7 @@ def _one_token(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    path: Path,
+    path: SegmentPath,
     scale: float,
     window: int | None,
     softcap: float | None,
@@ -175,12 +175,12 @@ def _one_token(
     return output.view(groups * rows, 1, -1, query.shape[-1])
 
 
-def _grouped(rows: Tensor, read: Read) -> Tensor:
+def _grouped(rows: Tensor, read: LevelRead) -> Tensor:
     """Arrange (K, R, heads, queries, n) by segment: (K, S, heads, members * queries, n)."""
     return rows if read.own else rows[:, read.members].transpose(2, 3).flatten(3, 4)
 
 
-def _by_row(found: Tensor, read: Read) -> Tensor:
+def _by_row(found: Tensor, read: LevelRead) -> Tensor:
     """Arrange (K, S, heads, members * queries, n) by row again: (K, R, heads, queries, n)."""
     if read.own:
         return found

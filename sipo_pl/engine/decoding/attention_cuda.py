@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sipo_pl.engine.decoding.segments import Path
+from sipo_pl.engine.decoding.segments import SegmentPath
 
 KEYS = 64  # keys in one step of a program
 QUERIES = 16  # queries of a program; the least that the matrix units take
@@ -21,7 +21,7 @@ def one_token(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    path: Path,
+    path: SegmentPath,
     scale: float,
     window: int | None,
     softcap: float | None,

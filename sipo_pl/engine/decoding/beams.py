@@ -6,17 +6,17 @@ lengths, and responses to short ones tend to be longer.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import torch
 
 from sipo_pl.engine.decoding.fused_rows import FusedRows, Fusion
-from sipo_pl.engine.decoding.options import Decoding, FinishReason, Generated, Request
+from sipo_pl.engine.decoding.options import Decoding, FinishReason, Generated, Request, end_ids
 from sipo_pl.engine.decoding.slot_sizes import SlotSizes
 
 
-class Candidate(NamedTuple):
+class BeamCandidate(NamedTuple):
     """A beam of a row with one more token.
 
     Args:
@@ -46,7 +46,7 @@ def beam_search(
     fusion: Fusion,
     requests: Sequence[Request],
     decoding: Decoding,
-    eos_id: int,
+    eos_id: int | Collection[int],
     on_progress: Callable[[int, int], None] = lambda rows, tokens: None,
 ) -> list[Generated]:
     """Decode requests together, each with `decoding.beams` beams; what a request gets does not depend on the others.
@@ -55,14 +55,14 @@ def beam_search(
         fusion: how scores are made; cumulative.
         requests: what to decode; weights follow the groups of the fusion.
         decoding: settings.
-        eos_id: token that ends a response.
+        eos_id: token that ends a response, or several of which any does.
         on_progress: told, at each step, the requests that ended and the positions decoded.
 
     Returns:
         One response per request, in order.
     """
-    width = decoding.beams
-    searches = [_Search(len(one.prompt_ids), decoding.limit(len(one.prompt_ids)), width, eos_id) for one in requests]
+    width, ends = decoding.beams, end_ids(eos_id)
+    searches = [_Search(len(one.prompt_ids), decoding.limit(len(one.prompt_ids)), width, ends) for one in requests]
     alive = [index for index, search in enumerate(searches) if search.limit > 0]
     if alive:
         beams = [requests[index] for index in alive for _ in range(width)]
@@ -75,10 +75,11 @@ def beam_search(
         totals = totals.view(len(alive), width, size)
         for position, index in enumerate(alive):
             totals[position, searches[index].open :] = -math.inf
-        best, places = totals.flatten(1).topk(2 * width, dim=1)  # at most half of them end
+        # each beam ends in one way a token, so that a beam's worth of the others is left
+        best, places = totals.flatten(1).topk(min((1 + len(ends)) * width, width * size), dim=1)
         going, parents, tokens = [], [], []
         for position, (index, values, where) in enumerate(zip(alive, best.tolist(), places.tolist(), strict=True)):
-            ranked = [Candidate(total, *divmod(place, size)) for total, place in zip(values, where, strict=True)]
+            ranked = [BeamCandidate(total, *divmod(place, size)) for total, place in zip(values, where, strict=True)]
             if chosen := searches[index].step(ranked):
                 going.append(index)
                 chosen += [chosen[0]] * (width - len(chosen))  # rows without a beam, passed over
@@ -95,8 +96,8 @@ def beam_search(
 class _Search:
     """The beams of one request, and its finished texts."""
 
-    def __init__(self, prompt_length: int, limit: int, width: int, eos_id: int) -> None:
-        self.prompt_length, self.limit, self.width, self.eos_id = prompt_length, limit, width, eos_id
+    def __init__(self, prompt_length: int, limit: int, width: int, ends: frozenset[int]) -> None:
+        self.prompt_length, self.limit, self.width, self.end_ids = prompt_length, limit, width, ends
         self.beams: list[list[int]] = [[]]  # at first all beams are the prompt
         self.finished: list[Hypothesis] = []
 
@@ -108,14 +109,14 @@ class _Search:
     def best(self) -> Generated:
         return max(self.finished, key=lambda one: one.score).generated if self.finished else Generated([], "length")
 
-    def step(self, ranked: Sequence[Candidate]) -> list[Candidate]:
+    def step(self, ranked: Sequence[BeamCandidate]) -> list[BeamCandidate]:
         """Take the candidates of a step, best first; return those that become the beams, none at the end."""
-        chosen: list[Candidate] = []
+        chosen: list[BeamCandidate] = []
         length = self.prompt_length + len(self.beams[0])
         for rank, candidate in enumerate(ranked):
             if len(chosen) == self.width or candidate.total == -math.inf:
                 break
-            if candidate.token != self.eos_id:
+            if candidate.token not in self.end_ids:
                 chosen.append(candidate)
             elif rank < self.width:  # an end that is less likely than all beams is no text
                 self._finish(candidate.total / length, self.beams[candidate.beam], "eos")

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from sipo_pl.engine.lora.groups import GroupedForward
+from sipo_pl.engine.decoding.fused_rows import Fusion
+from sipo_pl.engine.decoding.teacher_forcing import forced_tokens
 from sipo_pl.engine.lora.policies import PolicySet
 from sipo_pl.method.divergences import Divergence
 from sipo_pl.text.templates import Encoded
-
-POSITIONS = 64  # whose logits, of all groups, exist at once
 
 
 class Distance(NamedTuple):
@@ -55,37 +53,13 @@ def distances(
         groups.append(policies.common_reference(range(count)))
         reference = len(groups) - 1
     sums = torch.zeros(2, len(others), dtype=torch.float64)
-    tokens = 0
     with policies.active(groups) as forward:
+        fusion = Fusion(forward, divergence, reference)
+        point = torch.tensor([weights], device=forward.device)
         for row in rows:
-            logps = _logps(forward, row)
-            fused = _fused(logps[:count], row, weights, divergence, None if reference is None else logps[reference])
-            theirs = logps[count : count + len(others)]
-            gaps = torch.where(fused == -torch.inf, 0.0, fused.exp() * (fused - theirs))
-            sums[0] += gaps.sum(dim=(1, 2)).cpu()
-            sums[1] += (fused.argmax(-1) == theirs.argmax(-1)).sum(dim=1).cpu()
-            tokens += row.response_length
-    return [Distance(float(kl) / tokens, float(same) / tokens, tokens) for kl, same in sums.T]
-
-
-def _logps(forward: GroupedForward, row: Encoded) -> Tensor:
-    """Return log-probabilities over the vocabulary at each response token, (K, n, V), float32."""
-    hidden, _ = forward.read([tuple(row.input_ids[:-1])], [], [0], keep=False)
-    states = hidden[:, 0, row.prompt_length - 1 :]
-    return torch.cat([torch.log_softmax(forward.logits(part), -1) for part in states.split(POSITIONS, dim=1)], dim=1)
-
-
-def _fused(
-    logps: Tensor, row: Encoded, weights: Sequence[float], divergence: Divergence, reference: Tensor | None
-) -> Tensor:
-    """Return the fused log-probabilities at each response token, (n, V)."""
-    ids = torch.tensor(row.input_ids[row.prompt_length :], device=logps.device)
-    said = logps if reference is None else torch.cat([logps, reference[None]])
-    if divergence.needs_history:
-        taken = said.gather(-1, ids.expand(len(said), -1)[..., None])[..., 0]
-        history = taken.cumsum(dim=1) - taken
-        # differences alone matter, and large sums would cost the last digits
-        said = said + (history - history.amin(dim=0))[..., None]
-    point = torch.tensor(weights, device=logps.device).expand(len(ids), -1)
-    scores = said[: len(weights)]
-    return torch.log_softmax(divergence.fuse(scores, point, None if reference is None else said[-1]), dim=-1)
+            for tokens in forced_tokens(fusion, [row], point):
+                theirs = tokens.logps[count : count + len(others)]
+                sums[0] += tokens.kl(theirs).sum(dim=1).cpu()
+                sums[1] += (tokens.fused.argmax(-1) == theirs.argmax(-1)).sum(dim=1).cpu()
+    total = sum(row.response_length for row in rows)
+    return [Distance(float(kl) / total, float(same) / total, total) for kl, same in sums.T]

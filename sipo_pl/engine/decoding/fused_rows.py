@@ -1,4 +1,4 @@
-"""Rows in decoding: what each policy makes of them so far, and the fused scores of their next tokens."""
+"""Rows in decoding: how likely each policy finds them so far, and the fused scores of their next tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Fusion:
     Args:
         forward: the K groups, the reference among them where the rule needs it
         rule: the divergence whose fusion rule is used
-        reference: position of the reference among the groups; none where the rule or a single group does without
-        cumulative: keep histories though the rule may not need them, for scores that are compared between rows
-        raw_logits: cumulate logits in place of log-probabilities, as the released greedy search does
+        reference: position of the reference among the groups; none where the rule, or a single group, needs none
+        cumulative: keep histories even where the rule does without, because scores of rows are compared
+        raw_logits: sum logits in place of log-probabilities, as the released greedy search does
     """
 
     forward: GroupedForward
@@ -31,6 +31,23 @@ class Fusion:
     reference: int | None = None
     cumulative: bool = False
     raw_logits: bool = False
+
+    def fuse(self, logps: Tensor, history: Tensor | None, weights: Tensor) -> Tensor:
+        """Return the fused scores of the next tokens, (R, V), float32, up to a constant per row.
+
+        Args:
+            logps: (K, R, V), log-probabilities, or logits, of the next token under each group.
+            history: (K, R), sums of those of the tokens that each row has so far; none where the rule does without.
+            weights: (R, P), those of the first groups, which are fused.
+        """
+        count = weights.shape[1]
+        if history is not None:
+            # only differences matter, and large sums would cost the last digits
+            logps = logps + (history - history[:count].amin(dim=0))[..., None]
+        if count == 1:
+            return logps[0]
+        reference = None if self.reference is None else logps[self.reference]
+        return self.rule.fuse(logps[:count], weights, reference)
 
 
 class FusedRows:
@@ -47,9 +64,9 @@ class FusedRows:
         self.slots = Slots(self.forward, sizes, graphs)
         device, groups = self.forward.device, self.forward.groups
         self.weights = torch.zeros(sizes.rows, groups, device=device)
-        # one-hot, so that every rule finds a free slot in order
+        # free slots have the weights of one policy, so that every rule gives them finite scores
         self.weights[:, 0] = 1
-        self.history: Tensor | None = None  # (K, R), cumulative log-probability of what was said under each group
+        self.history: Tensor | None = None  # (K, R), log-probability of each row's tokens so far
         if fusion.cumulative or (fusion.rule.needs_history and groups > 1):
             self.history = torch.zeros(groups, sizes.rows, device=device)
 
@@ -84,23 +101,15 @@ class FusedRows:
         """Return the fused scores of the next tokens up to a constant per row, (R, V), float32."""
         if self.history is None and self.fusion.rule.is_linear and self.forward.has_linear_head:
             return self.forward.logits((self.slots.hidden * self.weights.T[..., None]).sum(dim=0, keepdim=True))[0]
-        scores = self.forward.logits(self.slots.hidden)
+        logps = self.forward.logits(self.slots.hidden)
         if self.history is not None:
-            self.logps = scores if self.fusion.raw_logits else torch.log_softmax(scores, dim=-1)
-            # differences alone matter, and large sums would cost the last digits
-            scores = self.logps + (self.history - self._common())[..., None]
-        if self.forward.groups == 1:
-            return scores[0]
-        reference = None if self.fusion.reference is None else scores[self.fusion.reference]
-        return self.fusion.rule.fuse(scores, self.weights, reference)
+            self.logps = logps = logps if self.fusion.raw_logits else torch.log_softmax(logps, dim=-1)
+        return self.fusion.fuse(logps, self.history, self.weights)
 
     def totals(self) -> Tensor:
         """Return the fused cumulative scores of the texts with their next tokens, (R, V); needs histories."""
-        return self.scores() + self._common()[:, None]
-
-    def _common(self) -> Tensor:
         assert self.history is not None
-        return self.history.amin(dim=0)
+        return self.scores() + self.history.amin(dim=0)[:, None]
 
     def advance(self, tokens: Tensor) -> None:
         """Append a token to each row, (R,), int64, and run the policies over it."""

@@ -1,4 +1,4 @@
-"""The noise of a row: its own, so that its text depends neither on its company nor on where it was decoded."""
+"""The noise of a row: each row has its own, so that its text depends neither on other rows nor on the device."""
 
 from typing import NamedTuple
 

@@ -1,6 +1,7 @@
 """What is decoded, how, and what comes of it."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -70,3 +71,8 @@ class Generated(NamedTuple):
 
     token_ids: list[int]
     finish_reason: FinishReason
+
+
+def end_ids(eos_id: int | Collection[int]) -> frozenset[int]:
+    """Return the tokens of which any ends a response, given one or several of them."""
+    return frozenset([eos_id] if isinstance(eos_id, int) else eos_id)

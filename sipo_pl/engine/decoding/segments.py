@@ -1,4 +1,4 @@
-"""Keys and values in levels of segments: what several rows have in common is computed, kept and read once.
+"""The KV cache, in levels of segments: what several rows have in common is computed, kept and read once.
 
 A level holds segments of tokens, and each continues a segment of the level above: a header, the prompts behind it, the
 responses behind each prompt. A row of a batch is the path from the top to its segment in the last level.
@@ -15,8 +15,8 @@ from torch import Tensor
 
 
 @dataclass
-class Level:
-    """Segments of one depth, in all layers of all models and all their adapter groups.
+class CacheLevel:
+    """One level of the KV cache: segments of tokens, in all layers of all models and all their adapter groups.
 
     Args:
         capacity: tokens that a segment may hold.
@@ -24,9 +24,9 @@ class Level:
         offsets: (S,), int64, tokens before each segment, in the levels above.
         lengths: (S,), int64, tokens that each segment holds.
         kept: whether keys and values are kept for later forwards.
-        keys: by layer, those of one model behind those of another, (K, S, key heads, capacity, head size), with the K
-            groups of the model.
-        values: likewise.
+        keys: one tensor for each layer, (K, S, key heads, capacity, head size), with the K groups of the layer's model;
+            the layers of the first model come first.
+        values: one tensor for each layer, in the same order and shape as the keys.
     """
 
     capacity: int
@@ -38,7 +38,7 @@ class Level:
     values: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, capacity: int, parents: Tensor, offsets: Tensor) -> "Level":
+    def empty(cls, capacity: int, parents: Tensor, offsets: Tensor) -> "CacheLevel":
         """Return a level of segments without tokens."""
         return cls(capacity, parents, offsets, torch.zeros_like(offsets))
 
@@ -54,7 +54,7 @@ class Level:
                 kept.append(like.new_zeros(rows // self.segments, self.segments, heads, self.capacity, size))
         return self.keys[index], self.values[index]
 
-    def put(self, segments: Tensor, other: "Level") -> None:
+    def put(self, segments: Tensor, other: "CacheLevel") -> None:
         """Copy all segments of `other`, which continues the same level above, to `segments` of this one."""
         for name in ("parents", "offsets", "lengths"):
             getattr(self, name)[segments] = getattr(other, name)
@@ -84,26 +84,26 @@ class Level:
         self.keys = [kept[:, segments.to(kept.device)] for kept in self.keys]
         self.values = [kept[:, segments.to(kept.device)] for kept in self.values]
 
-    def on(self, device: torch.device) -> "Level":
+    def on(self, device: torch.device) -> "CacheLevel":
         """Return the level as a layer on another device sees it; keys and values are the same."""
         parents, offsets, lengths = (one.to(device) for one in (self.parents, self.offsets, self.lengths))
-        return Level(self.capacity, parents, offsets, lengths, self.kept, self.keys, self.values)
+        return CacheLevel(self.capacity, parents, offsets, lengths, self.kept, self.keys, self.values)
 
 
-class Read(NamedTuple):
-    """How the rows of a forward read one level, one new token a row.
+class LevelRead(NamedTuple):
+    """How the rows of a forward read one level, where each row has one new token.
 
     Args:
         level: the level
         members: (S, most), int64, the rows behind each segment, padded with row 0
-        where: (R,), int64, where each row stands among the members, flattened
+        where: (R,), int64, index of each row in the flattened members
         longest: keys of the longest segment, new tokens included
         places: (R, longest), int64, positions of the keys
         hidden: (R, longest), bool, keys that the row's segment does not hold
-        own: whether the segments are the rows themselves, in their order
+        own: whether each segment belongs to one row, in the order of the rows
     """
 
-    level: Level
+    level: CacheLevel
     members: Tensor
     where: Tensor
     longest: int
@@ -112,32 +112,36 @@ class Read(NamedTuple):
     own: bool
 
 
-class Path:
-    """The levels that a forward reads, top first, and the last, to which it adds tokens.
+class SegmentPath:
+    """The levels that a forward reads, top first; it adds tokens to the last one.
 
     Args:
         above: levels that are complete.
         last: level whose segments are the rows of the forward.
         members: of every level, (S, most), the rows behind each segment, -1 where there are fewer; computed where not
             given.
-        first_layer: index, among the levels' layers, of the first of the model that runs.
+        first_layer: index, among the layers of a level, of the first layer of the model that runs.
     """
 
     def __init__(
-        self, above: Sequence[Level], last: Level, members: Sequence[Tensor] | None = None, first_layer: int = 0
+        self,
+        above: Sequence[CacheLevel],
+        last: CacheLevel,
+        members: Sequence[Tensor] | None = None,
+        first_layer: int = 0,
     ) -> None:
         self.above, self.last, self.levels = tuple(above), last, (*above, last)
         self._members, self.first_layer = members, first_layer
-        self._elsewhere: dict[torch.device, Path] = {}
+        self._elsewhere: dict[torch.device, SegmentPath] = {}
 
-    def on(self, device: torch.device) -> "Path":
-        """Return the path as layers on a device see it; in most cases itself."""
+    def on(self, device: torch.device) -> "SegmentPath":
+        """Return the path with its tensors on a device; this path itself where they are there."""
         if self.last.lengths.device == device:
             return self
         if device not in self._elsewhere:
             members = None if self._members is None else [one.to(device) for one in self._members]
             levels = [level.on(device) for level in self.levels]
-            self._elsewhere[device] = Path(levels[:-1], levels[-1], members, self.first_layer)
+            self._elsewhere[device] = SegmentPath(levels[:-1], levels[-1], members, self.first_layer)
         return self._elsewhere[device]
 
     @cached_property
@@ -165,13 +169,13 @@ class Path:
         return self.last.offsets + self.last.lengths
 
     @cached_property
-    def reads(self) -> list[Read]:
-        """How one new token a row reads the levels, top first."""
+    def reads(self) -> list[LevelRead]:
+        """How each level is read where each row has one new token, top first."""
         each = torch.arange(self.last.segments, device=self.last.parents.device)
         owners = [*self.owners, each]
         return [self._read(*parts) for parts in zip(self.levels, owners, self.members, strict=True)]
 
-    def _read(self, level: Level, owner: Tensor, members: Tensor) -> Read:
+    def _read(self, level: CacheLevel, owner: Tensor, members: Tensor) -> LevelRead:
         new = int(level is self.last)
         longest = min(level.capacity, int(level.lengths.max()) + new)
         slots = torch.arange(longest, device=owner.device)
@@ -180,7 +184,7 @@ class Path:
         where = torch.zeros_like(owner)
         where[flat[flat >= 0]] = torch.arange(len(flat), device=owner.device)[flat >= 0]
         hidden = slots >= level.lengths[owner][:, None] + new
-        return Read(level, members.clamp(min=0), where, longest, places, hidden, own=bool(new))
+        return LevelRead(level, members.clamp(min=0), where, longest, places, hidden, own=bool(new))
 
 
 def rows_of(owner: Tensor, segments: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""How much slots hold: rows, prompts and tokens, known beforehand or grown into."""
+"""How many rows, prompts and tokens slots hold: known beforehand, or grown as rows come."""
 
 import itertools
 from collections import Counter
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from sipo_pl.engine.lora.groups import TokenIds
 
+LEAST_TOKENS = 64  # tokens that prompts and responses have room for at first, where they grow as rows come
+
 
 @dataclass(frozen=True)
 class SlotSizes:
@@ -14,11 +16,11 @@ class SlotSizes:
 
     Args:
         rows: R, the number of slots
-        prompts: prompts held at once
+        prompts: distinct prompts that are held at once
         prompt_tokens: tokens that a prompt may have behind the header
         response_tokens: tokens that a response may grow to
-        members: rows behind one prompt
-        header: what all prompts begin with, computed once for all of them
+        members: rows that continue one prompt, at most
+        header: tokens that all prompts begin with, which are computed once for all of them
     """
 
     rows: int
@@ -44,11 +46,31 @@ class SlotSizes:
             rows, prompt_places(prompts, rows), longest, response_tokens, min(rows, max(counts.values())), header
         )
 
+    @classmethod
+    def grown(
+        cls, rows: int = 0, prompt_tokens: int = 0, response_tokens: int = 0, *, most_rows: int = 0
+    ) -> "SlotSizes":
+        """Return the sizes, in powers of two, for rows of which more may come; every row may have its own prompt.
+
+        Args:
+            rows: rows that need a slot now.
+            prompt_tokens: tokens of the longest prompt.
+            response_tokens: tokens of the longest response so far.
+            most_rows: slots are never more.
+        """
+        slots = min(most_rows, _power_of_two(rows))
+        prompt, response = (max(LEAST_TOKENS, _power_of_two(count)) for count in (prompt_tokens, response_tokens))
+        return cls(slots, slots, prompt, response)
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << max(0, count - 1).bit_length()
+
 
 def prompt_places(prompts: Sequence[TokenIds], rows: int) -> int:
-    """Return how many distinct prompts are held for `rows` slots, those of a prompt in succession.
+    """Return how many distinct prompts are held for `rows` slots, where the rows of one prompt follow one another.
 
-    Rows of a prompt end at different times: twice as many prompts are at work as would fill the slots.
+    Rows of one prompt end at different times, so that up to twice as many prompts are in use as would fill the slots.
     """
     starts = [0, *(int(a != b) for a, b in itertools.pairwise(prompts))]
     seen = list(itertools.accumulate(starts))  # number of each row's prompt
@@ -57,9 +79,10 @@ def prompt_places(prompts: Sequence[TokenIds], rows: int) -> int:
 
 
 def common_header(prompts: Sequence[TokenIds], least: int = 16) -> TokenIds:
-    """Return what all prompts begin with, at least one token shorter than each; nothing if it is short or alone.
+    """Return the tokens that all prompts begin with; none where they are fewer than `least`, or there is one prompt.
 
-    A header costs every step a little; a chat template's two dozen tokens pay for it.
+    A header is at least one token shorter than each prompt. It costs every step a little; the two dozen tokens of a
+    chat template are worth it.
     """
     if len(prompts) < 2:
         return ()

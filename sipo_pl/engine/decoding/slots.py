@@ -1,4 +1,4 @@
-"""Rows in decoding: each in a slot of a batch of fixed size, freed when the row ends and taken by the next.
+"""Slots of a batch of fixed size: each row of the batch has one, and leaves it to another row when it ends.
 
 Prompts are computed once for all the rows behind them, and what all prompts begin with once for all prompts.
 """
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sipo_pl.engine.decoding.segments import Level
+from sipo_pl.engine.decoding.segments import CacheLevel
 from sipo_pl.engine.decoding.slot_sizes import SlotSizes
 from sipo_pl.engine.lora.groups import GroupedForward, TokenIds
 
@@ -30,13 +30,13 @@ class Slots:
         self.forward, self.rows, self.device = forward, sizes.rows, forward.device
         self.graphs = graphs and self.device.type == "cuda" and not forward.is_spread
         self.header = sizes.header
-        self.above: list[Level] = []
+        self.above: list[CacheLevel] = []
         if self.header:
             self.above.append(forward.read([self.header], [], [0])[1])
         self.prompts = forward.below(self.above, [0] * sizes.prompts, sizes.prompt_tokens)
         self.responses = forward.below([*self.above, self.prompts], [0] * sizes.rows, sizes.response_tokens)
         self.held: list[TokenIds | None] = [None] * sizes.prompts
-        self.owner = [IDLE] * sizes.rows  # place of each row's prompt
+        self.owner = [IDLE] * sizes.rows  # index of each row's prompt among the held ones
         self.members = torch.full((sizes.prompts, sizes.members), IDLE, device=self.device)
         self.alive = torch.zeros(sizes.rows, dtype=torch.long, device=self.device)
         self.prompt_ends = self._states(sizes.prompts)
@@ -48,7 +48,7 @@ class Slots:
         return torch.zeros(forward.groups, count, forward.hidden_size, dtype=forward.dtype, device=self.device)
 
     def admit(self, slots: Sequence[int], prompts: Sequence[TokenIds]) -> int:
-        """Put rows into free slots, in order, as many as have room for their prompts; return how many."""
+        """Put rows into free slots, in order, until the places for prompts are taken; return how many rows."""
         places: list[int] = []
         fresh: dict[int, TokenIds] = {}
         for slot, prompt in zip(slots, prompts, strict=False):
@@ -105,7 +105,7 @@ class Slots:
         self._count_members()
 
     def grow(self, sizes: SlotSizes) -> None:
-        """Make room for `sizes` where there is less; nothing that is held changes."""
+        """Make room for `sizes` where there is less; rows and prompts stay as they are."""
         more, places = max(0, sizes.rows - self.rows), max(0, sizes.prompts - len(self.held))
         self.responses.grow(more, sizes.response_tokens)
         self.prompts.grow(places, sizes.prompt_tokens)
@@ -118,7 +118,7 @@ class Slots:
         self._count_members()
 
     def forget_prompts(self) -> None:
-        """Give up the prompts that no row is behind; their places cost a share of every step."""
+        """Drop the prompts that no row continues, because their places cost a share of every step."""
         used = sorted(set(self.owner) - {IDLE})
         kept = torch.tensor(used, dtype=torch.long, device=self.device)
         self.prompts.select(kept)
@@ -164,11 +164,11 @@ class Slots:
 
 
 class StepGraph:
-    """One step of all slots as a CUDA graph: a thousand launches become one.
+    """One step of all slots as a CUDA graph: one launch in place of a thousand.
 
     Args:
-        slots: the slots; their tensors are read and written where they lie.
-        tokens: (R,), of the shape that every step takes.
+        slots: the slots, whose tensors the graph reads and writes in place.
+        tokens: (R,), int64; every step has tokens of this shape.
     """
 
     def __init__(self, slots: Slots, tokens: Tensor) -> None:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sipo_pl.engine.decoding.attention import capped, refuse_sinks
-from sipo_pl.engine.logprobs.packed_sequences import Layout, Span
+from sipo_pl.engine.logprobs.packed_sequences import PackedLayout, Span
+from sipo_pl.interop.transformers import sdpa_attention_forward
 from sipo_pl.messages.errors import UserError
 
 NAME = "sipo_pl_packed"
@@ -29,7 +29,7 @@ def packed_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    packed: Layout,
+    packed: PackedLayout,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -41,7 +41,7 @@ def packed_attention(
         module: the attention layer.
         query: (K, heads, length, size).
         key: (K, key heads, length, size).
-        value: likewise.
+        value: (K, key heads, length, size).
         attention_mask: not looked at; what a token sees follows from the layout.
         packed: where the rows are.
         scaling: of the scores; one over the square root of the head size where not given.
@@ -69,7 +69,7 @@ def _span_by_span(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    layout: Layout,
+    layout: PackedLayout,
     scale: float,
     window: int | None,
     softcap: float | None,
@@ -99,7 +99,9 @@ def _below(parts: tuple[Tensor, ...], top: int, index: int, span: Span) -> Tenso
     return torch.cat([parts[top][:, :, : span.depth], parts[index]], dim=2) if span.depth else parts[index]
 
 
-def _all_at_once(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
+def _all_at_once(
+    query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float, window: int | None
+) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     found = layout.remember(("lengths", query.device), lambda: span_lengths(layout, query.device))
@@ -123,14 +125,14 @@ class SpanLengths(NamedTuple):
     """What flash attention is told of the spans.
 
     Args:
-        queries: (spans + 1,), int32, where the queries of each begin
-        keys: likewise of the keys
-        most_queries: of the longest span
-        most_keys: likewise
-        source: (keys,), int64, which token each key is of
-        own: (K * length,), int64, where among the keys each token is that of its own span
-        copies: (keys - K * length,), int64, where among the keys the tokens above stand once more
-        copied: which tokens these are
+        queries: (spans + 1,), int32, index of the first query of each span, and of the end
+        keys: (spans + 1,), int32, index of the first key of each span, and of the end
+        most_queries: queries of the span that has most
+        most_keys: keys of the span that has most
+        source: (keys,), int64, the token of each key
+        own: (K * length,), int64, index of each token among the keys of its own span
+        copies: (keys - K * length,), int64, indices of the keys that are copies for spans further down
+        copied: (keys - K * length,), int64, the tokens that these are copies of
     """
 
     queries: Tensor
@@ -143,7 +145,7 @@ class SpanLengths(NamedTuple):
     copied: Tensor
 
 
-def span_lengths(layout: Layout, device: torch.device) -> SpanLengths:
+def span_lengths(layout: PackedLayout, device: torch.device) -> SpanLengths:
     """Return what flash attention is told of a layout: each span with the tokens above it is a sequence of keys."""
     spans = layout.flat
     lengths = torch.tensor([span.length for span in spans])
@@ -171,9 +173,9 @@ def span_lengths(layout: Layout, device: torch.device) -> SpanLengths:
     )
 
 
-def known_layout(length: int, lengths: SpanLengths) -> Layout:
+def known_layout(length: int, lengths: SpanLengths) -> PackedLayout:
     """Return the layout of a sequence of which nothing is known but what flash attention is told."""
-    return Layout(length, (), {("lengths", lengths.queries.device): lengths})
+    return PackedLayout(length, (), {("lengths", lengths.queries.device): lengths})
 
 
 class _SharedKeys(torch.autograd.Function):

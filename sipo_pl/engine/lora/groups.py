@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from sipo_pl.engine.decoding.attention import attend_along
-from sipo_pl.engine.decoding.segments import Level, Path
+from sipo_pl.engine.decoding.segments import CacheLevel, SegmentPath
 from sipo_pl.engine.logprobs.packed_attention import NAME as PACKED
 from sipo_pl.engine.logprobs.packed_sequences import Packed
 from sipo_pl.engine.logprobs.response_logprobs import decoder, has_linear_head, logits_of, token_logps
@@ -56,8 +56,8 @@ class GroupedForward:
         )
 
     def read(
-        self, texts: Sequence[TokenIds], above: Sequence[Level], parents: Sequence[int], keep: bool = True
-    ) -> tuple[Tensor, Level]:
+        self, texts: Sequence[TokenIds], above: Sequence[CacheLevel], parents: Sequence[int], keep: bool = True
+    ) -> tuple[Tensor, CacheLevel]:
         """Compute texts that continue segments above them, each text one segment of a new level.
 
         Args:
@@ -78,27 +78,29 @@ class GroupedForward:
         level.lengths = lengths.to(self.device)
         return hidden, level
 
-    def below(self, above: Sequence[Level], parents: Sequence[int], capacity: int) -> Level:
+    def below(self, above: Sequence[CacheLevel], parents: Sequence[int], capacity: int) -> CacheLevel:
         """Return a level of empty segments that continue `parents`."""
         owner = torch.tensor(parents, dtype=torch.long, device=self.device)
         offsets = above[-1].offsets[owner] + above[-1].lengths[owner] if above else torch.zeros_like(owner)
-        return Level.empty(capacity, owner, offsets)
+        return CacheLevel.empty(capacity, owner, offsets)
 
-    def run(self, ids: Tensor, above: Sequence[Level], level: Level, members: Sequence[Tensor] | None = None) -> Tensor:
+    def run(
+        self, ids: Tensor, above: Sequence[CacheLevel], level: CacheLevel, members: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """Add tokens to the segments of a level; the level's lengths are left to the caller.
 
         Args:
             ids: (R, n), int64, one row a segment; more than one token only for empty segments.
             above: the levels that it continues, top first.
             level: the level.
-            members: see `Path`.
+            members: see `SegmentPath`.
 
         Returns:
             Hidden states, (K, R, n, hidden).
         """
         parts, layers = [], 0
         for model, groups in self._members:
-            path = Path(above, level, members, layers)
+            path = SegmentPath(above, level, members, layers)
             positions = path.asks[:, None] + torch.arange(ids.shape[1], device=self.device)
             with attend_along(model):
                 output = decoder(model)(

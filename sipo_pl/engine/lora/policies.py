@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from sipo_pl.engine.lora.adapters import Factors, check_fit, interpolations, read_adapter
 from sipo_pl.engine.lora.groups import GroupedForward
 from sipo_pl.engine.lora.stack import LoRAStack
-from sipo_pl.engine.memory_budget import Room
+from sipo_pl.engine.memory_budget import MemoryBudget
 from sipo_pl.engine.models.compilation import compile_layers
 from sipo_pl.engine.models.loading import load_base
 from sipo_pl.messages.errors import UserError
@@ -59,7 +59,7 @@ class PolicySet:
 
     def __init__(self, stacks: Sequence[LoRAStack], places: Sequence[Place]) -> None:
         self.stacks, self.places = stacks, places
-        self.room = Room()  # what fits into memory at once
+        self.memory_budget = MemoryBudget()  # what fits into memory at once
 
     def common_reference(self, groups: Sequence[int]) -> int:
         """Return the group that is the base model of all `groups`.
@@ -85,7 +85,7 @@ class PolicySet:
 
 
 def policy_input(recipe: Recipe, stage: PolicyStage, objective: Objective) -> tuple[Path, str]:
-    """Return the folder of an objective's policy, see `Layout.adapter`, and the command that makes it."""
+    """Return the folder of an objective's policy, see `RunLayout.adapter`, and the command that makes it."""
     if stage == "align" and recipe.round > 1:
         command = command_of("realign", objective.name, recipe.round - 1)
     elif stage == "realign":

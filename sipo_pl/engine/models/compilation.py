@@ -1,9 +1,9 @@
 """The decoder's layers compiled one by one: on a GPU their many small operations become a few."""
 
-import torch
 from transformers import PreTrainedModel
 
 from sipo_pl.engine.logprobs.response_logprobs import decoder
+from sipo_pl.interop.torch import allow_recompilations
 
 RECOMPILATIONS = 64  # groups, rows and whether a prompt or a token is read all make shapes of their own
 
@@ -15,6 +15,6 @@ def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
         model: a causal language model of transformers.
         backend: of torch.compile.
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILATIONS)
+    allow_recompilations(RECOMPILATIONS)
     for layer in decoder(model).get_submodule("layers").children():
         layer.compile(dynamic=True, backend=backend)

@@ -4,13 +4,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sipo_pl.interop.transformers import execution_device
+
 
 def device_of(layer: nn.Module) -> torch.device:
     """Return the device that a layer computes on, though its weights may wait elsewhere."""
-    place = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
-    if place is None:
-        return next(layer.parameters()).device
-    return torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
+    return execution_device(layer) or next(layer.parameters()).device
 
 
 def is_spread(model: PreTrainedModel) -> bool:

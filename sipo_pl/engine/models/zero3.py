@@ -6,6 +6,8 @@ from typing import Any
 
 from torch.nn import Parameter
 
+from sipo_pl.interop.deepspeed import is_partitioned
+
 
 def is_divided(parameters: Iterable[Parameter]) -> bool:
     """Return whether each device holds a part of the parameters alone.
@@ -13,7 +15,7 @@ def is_divided(parameters: Iterable[Parameter]) -> bool:
     The devices then gather a layer's weights together each time it is called, so that all must call the same layers in
     the same order.
     """
-    return any(hasattr(parameter, "ds_id") for parameter in parameters)
+    return any(is_partitioned(parameter) for parameter in parameters)
 
 
 def gathered(parameters: Iterable[Parameter]) -> AbstractContextManager[Any]:

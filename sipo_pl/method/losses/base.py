@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sipo_pl.method.divergences import Divergence, ReverseKL
 
-Kind = Literal["sigmoid", "hinge"]
+LossKind = Literal["sigmoid", "hinge"]
 REVERSE_KL = ReverseKL()
 
 
@@ -91,7 +91,7 @@ def implicit_reward(
     return divergence.reward(policy_logps - reference_logps, beta)
 
 
-def compare(margins: Tensor, kind: Kind) -> Tensor:
+def compare(margins: Tensor, kind: LossKind) -> Tensor:
     """Return the loss of reward margins r_w - r_l: -log sigmoid(m), or the hinge max(0, 1 - m) (SLiC, 2305.10425)."""
     return -F.logsigmoid(margins) if kind == "sigmoid" else F.relu(1 - margins)
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from sipo_pl.method.divergences import Divergence
 from sipo_pl.method.losses.base import (
     REVERSE_KL,
-    Kind,
     LossContext,
+    LossKind,
     LossOutput,
     PairLogps,
     PreferenceLoss,
@@ -24,7 +24,7 @@ def dpo_loss(
     reference_rejected: Tensor,
     beta: float,
     divergence: Divergence = REVERSE_KL,
-    kind: Kind = "sigmoid",
+    kind: LossKind = "sigmoid",
 ) -> LossOutput:
     """Return -log sigmoid(r_w - r_l) per pair, with r the implicit reward (2305.18290, equation 7; 2309.16240)."""
     chosen = implicit_reward(policy_chosen, reference_chosen, beta, divergence)
@@ -46,7 +46,7 @@ def dpo_nll_loss(
     beta: float,
     alpha: float,
     divergence: Divergence = REVERSE_KL,
-    kind: Kind = "sigmoid",
+    kind: LossKind = "sigmoid",
 ) -> LossOutput:
     """Return DPO loss - alpha * log pi(y_w|x) / |y_w| per pair (arXiv 2502.14354, re-alignment)."""
     dpo = dpo_loss(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta, divergence, kind)
@@ -61,7 +61,7 @@ class DPO(PreferenceLoss):
         kind: sigmoid for the log-sigmoid of the margin of rewards, hinge for its distance below one
     """
 
-    kind: Kind = "sigmoid"
+    kind: LossKind = "sigmoid"
 
     def __call__(self, logps: PairLogps, context: LossContext) -> LossOutput:
         return dpo_loss(*logps[:4], beta=context.beta, divergence=context.divergence, kind=self.kind)
@@ -77,7 +77,7 @@ class DPOWithNLL(PreferenceLoss):
     """
 
     alpha: float = 0.1
-    kind: Kind = "sigmoid"
+    kind: LossKind = "sigmoid"
 
     def __call__(self, logps: PairLogps, context: LossContext) -> LossOutput:
         return dpo_nll_loss(

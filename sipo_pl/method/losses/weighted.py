@@ -11,8 +11,8 @@ from sipo_pl.messages.errors import UsageError
 from sipo_pl.method.divergences import Divergence
 from sipo_pl.method.losses.base import (
     REVERSE_KL,
-    Kind,
     LossContext,
+    LossKind,
     LossOutput,
     PairLogps,
     PreferenceLoss,
@@ -33,7 +33,7 @@ def modpo_loss(
     trained: int,
     beta: float,
     divergence: Divergence = REVERSE_KL,
-    kind: Kind = "sigmoid",
+    kind: LossKind = "sigmoid",
 ) -> LossOutput:
     """Return -log sigmoid((1/w_k) (r_w - r_l - sum over j != k of w_j m_j)) per pair (MODPO, arXiv 2310.03708).
 
@@ -67,7 +67,7 @@ def dpo_lw_loss(
     weights: Sequence[float],
     beta: float,
     divergence: Divergence = REVERSE_KL,
-    kind: Kind = "sigmoid",
+    kind: LossKind = "sigmoid",
 ) -> LossOutput:
     """Return the sum over i of w_i * DPO loss under objective i's preference per pair (loss weighting, 2310.03708).
 
@@ -91,7 +91,7 @@ def dpo_lw_loss(
     return LossOutput(losses, agree * chosen + differ * rejected, agree * rejected + differ * chosen)
 
 
-def objective_losses(margins: Tensor, signs: Tensor, kind: Kind = "sigmoid") -> Tensor:
+def objective_losses(margins: Tensor, signs: Tensor, kind: LossKind = "sigmoid") -> Tensor:
     """Return each pair's DPO loss under each objective's preference, zero where the objective ties, (P, N).
 
     Args:
@@ -112,7 +112,7 @@ class WeightedLoss(PreferenceLoss):
     """
 
     weights: str = ""
-    kind: Kind = "sigmoid"
+    kind: LossKind = "sigmoid"
 
     def at(self, weights: str) -> Self:
         """Return the same loss at a point."""

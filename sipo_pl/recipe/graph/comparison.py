@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from sipo_pl.recipe.graph.round import Node
-from sipo_pl.recipe.methods import Source, entrants
+from sipo_pl.recipe.methods import PolicySource, entrants
 from sipo_pl.recipe.recipe import Recipe, in_round
 from sipo_pl.registry import METHODS
 
@@ -18,7 +18,7 @@ def ends(recipe: Recipe, method: str) -> list[str]:
     return [name for name in dict.fromkeys(found) if name not in own]
 
 
-def _makers(recipe: Recipe, source: Source) -> Sequence[str]:
+def _makers(recipe: Recipe, source: PolicySource) -> Sequence[str]:
     """Return the stages that make a policy."""
     if source.kind in ("soup", "sum"):
         return [f"align-{name}" for name in recipe.objective_names]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sipo_pl.messages.errors import UserError
+from sipo_pl.report.cells import JsonRow
 
-Row = Mapping[str, Any]
 Key = tuple[str, str]  # method, point
 
 
@@ -34,13 +34,13 @@ class Answers:
     collapsed: float
 
 
-def read_answers(rows: Iterable[Row], objectives: Sequence[str]) -> dict[Key, Answers]:
+def read_answers(rows: Iterable[JsonRow], objectives: Sequence[str]) -> dict[Key, Answers]:
     """Group judged rows by method and point, in order of appearance.
 
     Raises:
         UserError: no rows, or methods that answered different prompts.
     """
-    groups: dict[Key, dict[str, list[Row]]] = {}
+    groups: dict[Key, dict[str, list[JsonRow]]] = {}
     for row in rows:
         groups.setdefault((row["method"], row["point"]), {}).setdefault(row["prompt_id"], []).append(row)
     if not groups:
@@ -60,7 +60,7 @@ def rewards_by_method(answers: Mapping[Key, Answers]) -> dict[str, NDArray[np.fl
     }
 
 
-def _answers(by_prompt: Sequence[Sequence[Row]], objectives: Sequence[str]) -> Answers:
+def _answers(by_prompt: Sequence[Sequence[JsonRow]], objectives: Sequence[str]) -> Answers:
     def means(value: Any) -> NDArray[np.float64]:
         return np.array([np.mean([value(row) for row in rows], axis=0) for rows in by_prompt], dtype=np.float64)
 

@@ -6,11 +6,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from sipo_pl.report.cells import weights_of
+from sipo_pl.report.cells import JsonRow, weights_of
 from sipo_pl.report.examples import prompt_text, spread
 from sipo_pl.report.markup import element
-
-Rows = Sequence[Mapping[str, Any]]
 
 SORTS = {
     "": "order of the prompts",
@@ -21,7 +19,9 @@ SORTS = {
 }
 
 
-def answer_data(answers: Rows, titles: Mapping[str, str], objectives: Sequence[str], most: int) -> dict[str, Any]:
+def answer_data(
+    answers: Sequence[JsonRow], titles: Mapping[str, str], objectives: Sequence[str], most: int
+) -> dict[str, Any]:
     """Return what the browser holds, as plain JSON values; equal texts are held once.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UserError
-from sipo_pl.recipe.recipe import Layout, Recipe
+from sipo_pl.recipe.recipe import Recipe, RunLayout
 from sipo_pl.registry import METHODS
 from sipo_pl.report.comparison.answers import Answers, Key, read_answers
 from sipo_pl.report.comparison.cost import costs, minutes
@@ -15,7 +15,7 @@ from sipo_pl.storage.artifacts import Manifest, file_hash, read_json
 
 
 @dataclass
-class Inputs:
+class ComparisonInputs:
     """Everything by method; those of a folder put beside are called ``folder:method``.
 
     Args:
@@ -37,7 +37,7 @@ class Inputs:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def read_inputs(recipe: Recipe, folders: Mapping[str, Path]) -> Inputs:
+def read_inputs(recipe: Recipe, folders: Mapping[str, Path]) -> ComparisonInputs:
     """Read the run folders of a comparison.
 
     Args:
@@ -47,7 +47,7 @@ def read_inputs(recipe: Recipe, folders: Mapping[str, Path]) -> Inputs:
     Raises:
         UserError: folders that were measured differently, or answered other prompts.
     """
-    found = Inputs()
+    found = ComparisonInputs()
     manifest = Manifest.read(recipe.layout.stage("answer"))
     found.versions = dict(manifest.versions) if manifest else {}
     for prefix, folder in folders.items():
@@ -56,7 +56,7 @@ def read_inputs(recipe: Recipe, folders: Mapping[str, Path]) -> Inputs:
     return found
 
 
-def _read_folder(recipe: Recipe, prefix: str, folder: Path, found: Inputs) -> None:
+def _read_folder(recipe: Recipe, prefix: str, folder: Path, found: ComparisonInputs) -> None:
     def named(method: str) -> str:
         return f"{prefix}:{method}" if prefix else method
 
@@ -78,8 +78,8 @@ def _read_folder(recipe: Recipe, prefix: str, folder: Path, found: Inputs) -> No
             found.yields[found.titles[name]] = yields
 
 
-def _check_alike(folder: Path, layout: Layout) -> None:
-    other = Layout(folder)
+def _check_alike(folder: Path, layout: RunLayout) -> None:
+    other = RunLayout(folder)
     if read_json(other.frame) != read_json(layout.frame):
         raise UserError(f"{folder}: calibrated on other texts or rewards, so its numbers cannot stand beside these")
     if file_hash(other.test_prompts) != file_hash(layout.test_prompts):

@@ -15,7 +15,7 @@ LINES = ("-", "--", "-.", ":")
 FILLS = ("full", "none", "left", "top", "right", "bottom")  # of the run itself, and of those put beside it
 
 
-class Look(NamedTuple):
+class MethodStyle(NamedTuple):
     """How a method is drawn."""
 
     colour: str
@@ -24,7 +24,7 @@ class Look(NamedTuple):
     fill: str
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
+def looks(names: Iterable[str]) -> dict[str, MethodStyle]:
     """Return how each method is drawn: the same in every comparison, with another filling in each run put beside.
 
     Args:
@@ -37,7 +37,7 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
             prefixes.append(prefix)
         place = order.index(method)
         fill = FILLS[prefixes.index(prefix) % len(FILLS)]
-        found[name] = Look(
+        found[name] = MethodStyle(
             COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], LINES[place % len(LINES)], fill
         )
     return found

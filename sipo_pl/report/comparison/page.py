@@ -19,8 +19,7 @@ from sipo_pl.report.comparison.reading import (
 )
 from sipo_pl.report.markup import document, element, picture, table
 from sipo_pl.report.sections import few_panels, settings, yields
-
-Metrics = Mapping[str, Any]
+from sipo_pl.report.tables import RunMetrics
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Parts:
     versions: Mapping[str, str]
 
 
-def page(recipe: Recipe, metrics: Metrics, parts: Parts) -> str:
+def page(recipe: Recipe, metrics: RunMetrics, parts: Parts) -> str:
     """Return the report as HTML.
 
     Args:
@@ -68,7 +67,7 @@ def page(recipe: Recipe, metrics: Metrics, parts: Parts) -> str:
     return document(f"{recipe.name}: comparison", body, script() if parts.answers["prompts"] else "")
 
 
-def _fronts(metrics: Metrics, pictures: Mapping[str, Path]) -> Iterable[str]:
+def _fronts(metrics: RunMetrics, pictures: Mapping[str, Path]) -> Iterable[str]:
     names = metrics["objectives"]
     yield element("h2", "Fronts")
     caption = (
@@ -88,13 +87,13 @@ def _fronts(metrics: Metrics, pictures: Mapping[str, Path]) -> Iterable[str]:
         yield picture(pictures["ternary"], "Weighted reward over the weights, a triangle a method", caption)
 
 
-def _results(metrics: Metrics) -> Iterable[str]:
+def _results(metrics: RunMetrics) -> Iterable[str]:
     yield element("h2", "Methods")
     yield table(*results_table(metrics))
     yield element("p", results_note(metrics), "note")
 
 
-def _cost(metrics: Metrics, parts: Parts) -> Iterable[str]:
+def _cost(metrics: RunMetrics, parts: Parts) -> Iterable[str]:
     yield element("h2", "Cost")
     yield table(*cost_table(metrics, parts.minutes))
     yield element("p", "From the prepared data on; what methods share is counted for each of them.", "note")
@@ -107,7 +106,7 @@ def _cost(metrics: Metrics, parts: Parts) -> Iterable[str]:
     yield "</details>"
 
 
-def _points(metrics: Metrics) -> Iterable[str]:
+def _points(metrics: RunMetrics) -> Iterable[str]:
     yield element("h2", "Mean reward per method and weight")
     yield table(*points_table(metrics))
     note = (
@@ -123,7 +122,7 @@ def _yields(found: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
         yield from yields(of_method)
 
 
-def _ruler(metrics: Metrics, sensitivity: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+def _ruler(metrics: RunMetrics, sensitivity: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     yield element("h2", "The ruler, and other rulers")
     yield table(*frame_table(metrics))
     note = (

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from sipo_pl.report.canvas import add_legend, coordinates, error_bars, panel_grid, save, settle, upright_bar
 from sipo_pl.report.cells import weights_of
-from sipo_pl.report.comparison.looks import Look, looks
+from sipo_pl.report.comparison.looks import MethodStyle, looks
 from sipo_pl.report.figures import has_label, label_point, panels, weighted_reward
+from sipo_pl.report.tables import RunMetrics
 from sipo_pl.report.ternary import draw_ternary
 
 if TYPE_CHECKING:
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
 LEGEND_COLUMNS = COLUMNS = 4
 FAINT = "#b5b5b5"
 
-Metrics = Mapping[str, Any]
 
-
-def draw_all(metrics: Metrics, minutes: Mapping[str, float | None], folder: Path) -> list[Path]:
+def draw_all(metrics: RunMetrics, minutes: Mapping[str, float | None], folder: Path) -> list[Path]:
     """Draw everything that fits the number of objectives as PNG and SVG, and return the files.
 
     Args:
@@ -35,7 +34,7 @@ def draw_all(metrics: Metrics, minutes: Mapping[str, float | None], folder: Path
     return files
 
 
-def draw_methods(metrics: Metrics, stem: Path) -> list[Path]:
+def draw_methods(metrics: RunMetrics, stem: Path) -> list[Path]:
     """Draw the mean rewards of all methods with their intervals as PNG and SVG, one panel a pair of objectives.
 
     With two objectives the points of a method are joined in the order of their weights.
@@ -57,7 +56,7 @@ def draw_methods(metrics: Metrics, stem: Path) -> list[Path]:
     return save(figure, stem)
 
 
-def draw_each_method(metrics: Metrics, stem: Path) -> list[Path]:
+def draw_each_method(metrics: RunMetrics, stem: Path) -> list[Path]:
     """Draw a panel a method with its weights written at its points, the others' points in grey; of two objectives.
 
     Args:
@@ -87,7 +86,7 @@ def draw_each_method(metrics: Metrics, stem: Path) -> list[Path]:
     return save(figure, stem)
 
 
-def draw_weights(metrics: Metrics, stem: Path) -> list[Path]:
+def draw_weights(metrics: RunMetrics, stem: Path) -> list[Path]:
     """Draw what each method gains over `against` in weighted reward over three weights, in units, a triangle a method.
 
     Args:
@@ -106,13 +105,13 @@ def draw_weights(metrics: Metrics, stem: Path) -> list[Path]:
     return draw_ternary(found, metrics["objectives"], f"weighted reward over {methods[against]}'s, in units", stem)
 
 
-def gains(metrics: Metrics, name: str) -> dict[tuple[float, ...], float]:
+def gains(metrics: RunMetrics, name: str) -> dict[tuple[float, ...], float]:
     """Return by how much a method's weighted reward is above that of `against`, at each weight that both have."""
     own, other = utilities(metrics, name), utilities(metrics, metrics["against"])
     return {weights: value - other[weights] for weights, value in own.items() if weights in other}
 
 
-def utilities(metrics: Metrics, name: str) -> dict[tuple[float, ...], float]:
+def utilities(metrics: RunMetrics, name: str) -> dict[tuple[float, ...], float]:
     """Return a method's weighted reward at each weight, in units from the calibration's mean; their mean is `mip`.
 
     A method with one answer for all weights has that answer at every weight.
@@ -128,7 +127,7 @@ def utilities(metrics: Metrics, name: str) -> dict[tuple[float, ...], float]:
     return found
 
 
-def draw_cost(metrics: Metrics, minutes: Mapping[str, float | None], stem: Path) -> list[Path]:
+def draw_cost(metrics: RunMetrics, minutes: Mapping[str, float | None], stem: Path) -> list[Path]:
     """Draw each method's hypervolume against the minutes that it took, with intervals over prompts, as PNG and SVG.
 
     Args:
@@ -149,23 +148,29 @@ def draw_cost(metrics: Metrics, minutes: Mapping[str, float | None], stem: Path)
     return save(figure, stem)
 
 
-def _methods(metrics: Metrics) -> dict[str, tuple[Mapping[str, Any], Look]]:
+def _methods(metrics: RunMetrics) -> dict[str, tuple[Mapping[str, Any], MethodStyle]]:
     found = looks(method["method"] for method in metrics["methods"])
     return {method["method"]: (method, found[method["method"]]) for method in metrics["methods"]}
 
 
-def _means(metrics: Metrics, name: str) -> list[Mapping[str, Any]]:
+def _means(metrics: RunMetrics, name: str) -> list[Mapping[str, Any]]:
     return [entry["mean"] for entry in metrics["points"] if entry["method"] == name]
 
 
 def _draw_method(
-    axis: "Axes", means: Sequence[Mapping[str, Any]], pair: tuple[str, str], look: Look, title: str, *, joined: bool
+    axis: "Axes",
+    means: Sequence[Mapping[str, Any]],
+    pair: tuple[str, str],
+    look: MethodStyle,
+    title: str,
+    *,
+    joined: bool,
 ) -> None:
     error_bars(axis, means, pair, look.colour)
     _mark(axis, *coordinates(means, pair), look, title, line=look.line if joined and len(means) > 1 else "none")
 
 
-def _mark(axis: "Axes", x: Sequence[float], y: Sequence[float], look: Look, title: str, *, line: str) -> None:
+def _mark(axis: "Axes", x: Sequence[float], y: Sequence[float], look: MethodStyle, title: str, *, line: str) -> None:
     axis.plot(
         x,
         y,

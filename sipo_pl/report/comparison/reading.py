@@ -6,10 +6,9 @@ from typing import Any
 from sipo_pl.method.weights import corners, point_name
 from sipo_pl.recipe.methods import CONTROL
 from sipo_pl.report.plain_tables import latex_table, markdown_table
-from sipo_pl.report.tables import decimals_of, number, unbroken, with_interval
+from sipo_pl.report.tables import RunMetrics, decimals_of, number, unbroken, with_interval
 
-Metrics = Mapping[str, Any]
-Table = tuple[list[str], list[list[str]]]
+TextTable = tuple[list[str], list[list[str]]]
 
 NONE = "–"
 RESULT_TITLES = {
@@ -42,7 +41,7 @@ RESULTS_NOTE = (
 )
 
 
-def headline(metrics: Metrics) -> str:
+def headline(metrics: RunMetrics) -> str:
     """Return the result in words that claim no more than the intervals allow."""
     methods = metrics["methods"]
     against = _title(metrics, metrics["against"])
@@ -63,7 +62,7 @@ def headline(metrics: Metrics) -> str:
     return " ".join(parts)
 
 
-def control(metrics: Metrics) -> str:
+def control(metrics: RunMetrics) -> str:
     """Return the positive control in words: whether each objective's own policy beats the base model on it."""
     names = metrics["objectives"]
     own = {point_name(corner): name for name, corner in zip(names, corners(len(names)), strict=True)}
@@ -80,7 +79,7 @@ def control(metrics: Metrics) -> str:
     return f"Positive control, the gain over the base of a policy aligned on that objective: {'; '.join(words)}. {end}"
 
 
-def strength(metrics: Metrics) -> str:
+def strength(metrics: RunMetrics) -> str:
     """Return by how much more the first by hypervolume was trained than the next, and how much further it went."""
     # the control answers at the corners alone
     fronts = [method for method in metrics["methods"] if method["method"].rpartition(":")[2] != CONTROL]
@@ -96,17 +95,17 @@ def strength(metrics: Metrics) -> str:
     return f"Next to {second['title']}, the second by hypervolume, {first['title']} has {' and '.join(more)}. {end}"
 
 
-def remarks(metrics: Metrics) -> list[str]:
+def remarks(metrics: RunMetrics) -> list[str]:
     """Return what a reader must know beside the headline."""
     return [said for said in (control(metrics), strength(metrics)) if said]
 
 
-def results_note(metrics: Metrics) -> str:
+def results_note(metrics: RunMetrics) -> str:
     """Return what must be known to read the table of results."""
     return RESULTS_NOTE.format(level=metrics["bootstrap"]["level"], prompts=metrics["prompts"])
 
 
-def results_table(metrics: Metrics) -> Table:
+def results_table(metrics: RunMetrics) -> TextTable:
     """Return a row a method: its statistics with intervals, and what belongs beside them."""
     judged = any(method["win_rate"] is not None for method in metrics["methods"])
     columns = [title.format(against=_title(metrics, metrics["against"])) for title in RESULT_TITLES.values()]
@@ -121,7 +120,7 @@ def results_table(metrics: Metrics) -> Table:
     return header, rows
 
 
-def cost_table(metrics: Metrics, minutes: Mapping[str, float | None] | None = None) -> Table:
+def cost_table(metrics: RunMetrics, minutes: Mapping[str, float | None] | None = None) -> TextTable:
     """Return a row a method: what it cost from the prepared data on; minutes only where they are given."""
     rows = [[method["title"], *(f"{method[name]:,}" for name in COST_TITLES)] for method in metrics["methods"]]
     header = ["method", *COST_TITLES.values()]
@@ -132,7 +131,7 @@ def cost_table(metrics: Metrics, minutes: Mapping[str, float | None] | None = No
     return [*header, "minutes"], [[*row, end] for row, end in zip(rows, ends, strict=True)]
 
 
-def points_table(metrics: Metrics) -> Table:
+def points_table(metrics: RunMetrics) -> TextTable:
     """Return a row a method and weight: mean rewards with intervals, and those of answers alike in length."""
     names = metrics["objectives"]
     matched = [f"{name}, alike in length" for name in names]
@@ -148,7 +147,7 @@ def points_table(metrics: Metrics) -> Table:
     return header, rows
 
 
-def sensitivity_table(metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> Table:
+def sensitivity_table(metrics: RunMetrics, rows: Sequence[Mapping[str, Any]]) -> TextTable:
     """Return a row a method, a column a ruler: hypervolume and in brackets the rank."""
     rulers = list(dict.fromkeys((row["unit"], row["units_below_mean"]) for row in rows))
     found = {(row["method"], row["unit"], row["units_below_mean"]): row for row in rows}
@@ -160,19 +159,19 @@ def sensitivity_table(metrics: Metrics, rows: Sequence[Mapping[str, Any]]) -> Ta
     return header, cells
 
 
-def markdown(metrics: Metrics) -> str:
+def markdown(metrics: RunMetrics) -> str:
     """Return the results and the cost as Markdown; the same bytes each time, and so without minutes."""
     notes = [f"{note}\n" for note in (results_note(metrics), *remarks(metrics))]
     return "\n".join([markdown_table(*results_table(metrics)), *notes, markdown_table(*cost_table(metrics))])
 
 
-def latex(metrics: Metrics) -> str:
+def latex(metrics: RunMetrics) -> str:
     """Return the results and the cost as two LaTeX tables; the same bytes each time, and so without minutes."""
     results = latex_table(*results_table(metrics), results_note(metrics))
     return f"{results}\n{latex_table(*cost_table(metrics), 'What each method cost, shared stages included.')}"
 
 
-def frame_table(metrics: Metrics) -> Table:
+def frame_table(metrics: RunMetrics) -> TextTable:
     """Return a row an objective: the ruler that calibrate fixed."""
     rows = []
     for name in metrics["objectives"]:
@@ -185,7 +184,7 @@ def _ranked(row: Mapping[str, Any]) -> str:
     return f"{number(row['hypervolume'])} ({row['rank']})"
 
 
-def _title(metrics: Metrics, name: str) -> str:
+def _title(metrics: RunMetrics, name: str) -> str:
     return next(method["title"] for method in metrics["methods"] if method["method"] == name)
 
 
@@ -193,9 +192,9 @@ def _cell(entry: Mapping[str, float] | None, decimals: int, sign: bool = False) 
     return NONE if entry is None else unbroken(with_interval(entry, decimals, sign))
 
 
-def _win_rate(method: Metrics) -> str:
+def _win_rate(method: RunMetrics) -> str:
     return NONE if method["win_rate"] is None else number(method["win_rate"])
 
 
-def _decimals(metrics: Metrics, name: str) -> int:
+def _decimals(metrics: RunMetrics, name: str) -> int:
     return decimals_of(metrics["frame"]["objectives"][name]["scale"])

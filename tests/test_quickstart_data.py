@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from sipo_pl.data.quickstart_data import main, pair_statistics, scores, split, usable
-from sipo_pl.data.quickstart_sampler import Job, Sampler, draw, job_seed
 from sipo_pl.messages.errors import UserError
 from sipo_pl.rewards.text import FUNCTION_WORDS, words
 from sipo_pl.storage.artifacts import read_jsonl
+from tools.quickstart_data import main, pair_statistics, scores, split, usable
+from tools.quickstart_sampler import Job, Sampler, draw, job_seed
 
-FOLDER = Path(__file__).parents[2] / "configs" / "quickstart" / "data"
+FOLDER = Path(__file__).parents[1] / "configs" / "quickstart" / "data"
 SPLITS = ("train", "validation", "test")
 GOOD = "Bees carry pollen from one flower to the next."
 

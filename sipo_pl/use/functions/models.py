@@ -12,13 +12,12 @@ from sipo_pl.engine.decoding.options import Decoding, FinishReason, Request
 from sipo_pl.engine.lora.adapters import interpolate as interpolate_factors
 from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.engine.lora.policies import Policy, stack_policies
-from sipo_pl.functions.tokens import PLAIN, template_of
 from sipo_pl.messages.errors import UsageError, UserError, nearest
 from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
 from sipo_pl.method.divergences.alpha import UnscaledAlpha
 from sipo_pl.rewards.implicit import policy_logps
+from sipo_pl.use.functions.tokens import PLAIN, template_of
 
-Point = Sequence[float]  # a weight for each adapter, in their order
 TEXT_ALONE = "{raw_prompt}"
 DIVERGENCES = {"reverse_kl": ReverseKL(), "forward_kl": ForwardKL(), "jsd": JensenShannon()}
 ALPHA = "-divergence"  # behind the order, as in "0.5-divergence"
@@ -70,7 +69,7 @@ def decode(
     base_model: str | Sequence[str],
     adapters: Sequence[str],
     prompts: Sequence[str],
-    weights: Sequence[Point],
+    weights: Sequence[Sequence[float]],
     f_type: str = "reverse_kl",
     max_length: int = 512,
     num_beams: int = 1,
@@ -122,7 +121,7 @@ def implicit_rewards(
     raw_prompts: Sequence[str],
     responses: Sequence[str],
     beta: float = 0.1,
-    soup_weights: Sequence[Point] = (),
+    soup_weights: Sequence[Sequence[float]] = (),
     prompt_template: str = PLAIN,
     f_type: str = "reverse_kl",
     batch_tokens: int = 8192,
@@ -153,7 +152,7 @@ def implicit_rewards(
 
 @torch.inference_mode()
 def next_token_logits(
-    base_model: str, adapters: Sequence[str], prompt: str, soup_weights: Sequence[Point] = ()
+    base_model: str, adapters: Sequence[str], prompt: str, soup_weights: Sequence[Sequence[float]] = ()
 ) -> Tensor:
     """Return the logits behind a prompt: of each adapter, of each interpolated one, and of the base model last.
 
@@ -173,7 +172,7 @@ def next_token_logits(
         return forward.logits(hidden[:, :, -1])[:, 0]
 
 
-def interpolate(adapters: Sequence[str], weights: Point) -> dict[str, Tensor]:
+def interpolate(adapters: Sequence[str], weights: Sequence[float]) -> dict[str, Tensor]:
     """Interpolate adapters in weight space: A = sum_i w_i A_i and B = sum_i w_i B_i.
 
     Args:
@@ -196,7 +195,7 @@ def interpolate(adapters: Sequence[str], weights: Point) -> dict[str, Tensor]:
     return tensors
 
 
-def _policies(base_model: str, adapters: Sequence[str], soup_weights: Sequence[Point]) -> list[Policy]:
+def _policies(base_model: str, adapters: Sequence[str], soup_weights: Sequence[Sequence[float]]) -> list[Policy]:
     policies = [_policy(base_model, folder) for folder in adapters]
     factors = [policy.factors for policy in policies]
     return [*policies, *(Policy(base_model, interpolate_factors(factors, point)) for point in soup_weights)]

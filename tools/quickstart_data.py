@@ -1,6 +1,6 @@
 """Makes the embedded quickstart data: responses of a small model to own prompts, scored on detail and ease.
 
-    python -m sipo_pl.data.quickstart_data --out configs/quickstart/data --model <folder of SmolLM2-135M-Instruct>
+    python -m tools.quickstart_data --out configs/quickstart/data --model <folder of SmolLM2-135M-Instruct>
 
 Every prompt is answered once under each instruction of `quickstart_sampler.STYLES`, which is not part of the data.
 Answers that are cut, very short, repeating, questions or about the instruction are drawn anew.
@@ -17,10 +17,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.data.quickstart_sampler import STYLES, Answer, Job, Sampler
 from sipo_pl.messages.errors import UserError
 from sipo_pl.rewards.text import detail, reading_grade, words
 from sipo_pl.storage.artifacts import write_jsonl
+from tools.quickstart_sampler import STYLES, Answer, Job, Sampler
 
 MIN_WORDS = 5
 
@@ -123,7 +123,7 @@ def split(prompts: Sequence[str], validation: int, test: int, seed: int) -> dict
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m sipo_pl.data.quickstart_data", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.quickstart_data", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder that train, validation and test.jsonl go to")
     parser.add_argument("--model", required=True, help="model folder in the transformers format")
     parser.add_argument("--prompts", type=Path, help="prompts, one a line (default: prompts.txt in --out)")
