@@ -223,7 +223,7 @@ def test_an_objective_without_a_pair(folder: Path, command: Command) -> None:
 
 
 def test_a_missing_input_says_what_makes_it(folder: Path, command: Command) -> None:
-    message = "{dir}/run/prepare: no such input; `sipo_pl prepare` makes it"
+    message = "{dir}/run/prepare: no such input; `sipo_pl prepare --config prepare.yaml` makes it"
     fails(command, folder, FIT, FAILED, message)
     assert command(*(word.replace("{dir}", str(folder)) for word in PREPARE)).code == 0
     message = "{dir}/run/align-kind/adapter: no such input; `sipo_pl fit --config align.yaml --objective kind` makes it"

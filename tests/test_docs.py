@@ -25,8 +25,8 @@ from sipo_pl.method.weights import WeightPlan
 from sipo_pl.recipe.components import import_class
 from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
 from sipo_pl.recipe.data import Mixture
-from sipo_pl.recipe.recipe import STAGES, Data, Objective, Recipe, Template
-from sipo_pl.registry import SMALL_STAGES, TRAINER_STAGES
+from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
+from sipo_pl.registry import SMALL_STAGES, SWITCHES, TRAINER_STAGES
 from sipo_pl.rewards.base import Reward
 from sipo_pl.text.marks import MarkRules
 from sipo_pl.text.prompt import TextRow
@@ -213,7 +213,7 @@ def test_every_key_is_described() -> None:
     ]
     keys = {one.name for kind in classes for one in fields(kind)}
     for stage in TRAINER_STAGES.values():
-        for path in (stage.module, stage.data):
+        for path in (stage.target, stage.data):
             own = [kind for kind in import_class(path).__mro__ if kind.__module__.startswith("sipo_pl")]
             keys |= {key for kind in own for key in get_type_hints(kind.__init__)} - {"return", "args", "kwargs"}
     for reward in shipped_rewards():
@@ -221,7 +221,7 @@ def test_every_key_is_described() -> None:
     for name in SMALL_STAGES:
         keys |= set(get_type_hints(import_class(f"sipo_pl.stages.{name}.{name}"))) - {"return", "overwrite"}
     assert keys - described - {"recipe"} == set()
-    assert all(stage in text for stage in {name.partition("-")[0] for name in STAGES})
+    assert all(stage in text for stage in {name.partition("-")[0] for name in SWITCHES})
 
 
 def test_the_notebook_was_executed_without_errors_and_names_no_machine() -> None:

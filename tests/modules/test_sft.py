@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from sipo_pl.data.datamodules.sft_data import SFTBatch, SFTData, SFTExample
 from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.messages.errors import UsageError
+from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
 from sipo_pl.storage.artifacts import write_jsonl
 from sipo_pl.training.lora_fit import LoRASettings
@@ -199,6 +200,8 @@ def test_the_written_model_is_the_base_with_the_adapter(recipe: Recipe, base: Pa
 
 def test_with_the_stage_on_everything_after_it_has_its_model_as_base(recipe: Recipe) -> None:
     assert recipe.policy_base == str(recipe.layout.stage("sft") / "model")
+    found = stage_inputs("align", recipe, {})
+    assert found["sft"] == (recipe.layout.stage("sft"), "sipo_pl fit --config sft.yaml")
     recipe.stages = {}
     assert recipe.policy_base == recipe.base_model
-    assert recipe.base_inputs == {}
+    assert "sft" not in stage_inputs("align", recipe, {})

@@ -13,6 +13,7 @@ from sipo_pl.method.weights import WeightPlan
 from sipo_pl.prediction.review import Review
 from sipo_pl.prediction.score import Score
 from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.stages.combine import combine
 from sipo_pl.stages.filter import filter
@@ -132,12 +133,14 @@ def test_a_later_round_scores_what_the_round_before_kept(tmp_path: Path) -> None
     texts = [("p", "p now"), ("q", "q now"), ("p", "p0"), ("p", "p1"), ("p", "p once"), ("q", "q0"), ("q", "q1")]
     module = Score(second, rewrites=False)
     assert module.expected_ids(unit) == [text_id(*text) for text in texts]
-    assert module.inputs["previous filter"] == (tmp_path / "filter", "sipo_pl filter --config filter.yaml")
+    inputs = stage_inputs("score", second, {"model": {"rewrites": False}})
+    assert inputs["previous filter"] == (tmp_path / "filter", "sipo_pl filter --config filter.yaml")
+    assert list(inputs) == ["prepare", "previous filter", "sample"]
     assert module.inputs["policy a"] == (
         tmp_path / "realign-a/adapter",
         "sipo_pl fit --config realign.yaml --objective a",
     )
-    assert "previous filter" not in Score(first, rewrites=False).inputs
+    assert list(stage_inputs("score", first, {})) == ["prepare", "sample", "rewrite"]
 
 
 @pytest.mark.parametrize("keep_marked", [False, True])

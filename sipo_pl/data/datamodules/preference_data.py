@@ -36,7 +36,7 @@ class PreferenceData(LightningDataModule):
     Args:
         recipe: what the stages share
         objective: whose preferences are learned
-        source: prepare trains on the prepared pairs, filter on the Pareto-better responses of a run
+        source: stage whose pairs are trained on: prepare has all, filter the Pareto-better responses of a run
         select: of the prepared pairs, those that the objective decides (own), that any objective decides (any), or
             whose winner wins under every objective (agreed)
         micro_batch_size: pairs in one forward; an optimizer step takes trainer.accumulate_grad_batches of them
