@@ -20,6 +20,7 @@ from sipo_pl.engine.lora.groups import GroupedForward
 from sipo_pl.engine.models.device_map import device_of
 from sipo_pl.engine.models.pretrained import explained
 from sipo_pl.engine.models.zero3 import is_divided
+from sipo_pl.interop.transformers import is_stateful
 from sipo_pl.messages.errors import UserError
 from sipo_pl.text.templates import Encoded
 
@@ -137,7 +138,7 @@ def check_paths(model: PreTrainedModel, own: OwnForward, label: str = "base_mode
             _, level = forward.read([prompt], [], [0])
         if len(level.keys) != layers or max(calls.values(), default=1) > 1:
             raise UserError(why)
-        rows = pack([[Encoded(row, PROMPT) for row in own.rows.tolist()]]).to(forward.device)
+        rows = pack([Encoded(row, PROMPT) for row in own.rows.tolist()]).to(forward.device)
         packed = forward.packed_states(rows)[0][rows.sources].view(2, BRANCH, -1)
         responses = forward.below([level], [0, 0], 1)
         decoded = forward.run(own.rows[:, PROMPT : PROMPT + 1].to(forward.device), [level], responses)[0]
@@ -192,7 +193,7 @@ def _refuse_states(model: PreTrainedModel, label: str) -> None:
     """Refuse what a few tokens may not show: states that go from token to token, layers that choose tokens."""
     config, kind = model.config.get_text_config(), type(model).__name__
     others = sorted(set(getattr(config, "layer_types", None) or ()) - set(LAYER_TYPES))
-    if getattr(model, "_is_stateful", False):
+    if is_stateful(model):
         what = "carries a state from token to token beside its attention"
     elif others:
         what = f"has layers that are not supported ({', '.join(others)})"
