@@ -85,3 +85,7 @@ def test_a_plan_without_a_weight_is_refused() -> None:
 def test_names_are_short() -> None:
     assert point_name((1.0, 0.0)) == "1,0"
     assert point_name((0.2, 0.8)) == "0.2,0.8"
+
+
+def test_objectives_are_named_in_any_normal_form_of_unicode() -> None:
+    assert parse_point("gro\u0308\u00dfe=0.7,b=0.3", ["gr\u00f6\u00dfe", "b"]) == (0.7, 0.3)

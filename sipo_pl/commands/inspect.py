@@ -31,10 +31,9 @@ def inspect(
     """
     from rich.console import Console
 
-    from sipo_pl.engine.models.loading import load_tokenizer
+    from sipo_pl.engine.models.loading import load_template
     from sipo_pl.messages.logs import quiet_libraries
     from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
-    from sipo_pl.text.templates import PromptTemplate
     from sipo_pl.use.row_page import show
     from sipo_pl.use.row_view import Inspection
     from sipo_pl.use.stage_rows import seen_row, stage_settings
@@ -45,6 +44,6 @@ def inspect(
     if objective is not None and stage != "align":
         raise UsageError(f"--objective: the rows of {stage} are the same for all objectives")
     name = recipe.objective(objective or recipe.objective_names[0]).name
-    template = PromptTemplate(load_tokenizer(recipe.policy_base), recipe.template)
+    template = load_template(recipe.policy_base, recipe.dated_template)
     asked = Inspection(recipe, template, stage_settings(config, stage), row, name, split)
     show(seen_row(stage, asked), asked, stage, Console(highlight=False, markup=False, emoji=False))

@@ -102,12 +102,25 @@ def _message(message: Any, location: str, key: str) -> dict[str, str]:
     for name in message:
         if name not in MESSAGE_KEYS and message[name] is not None:  # tables fill what other messages have
             raise UserError(f"{location}: key {key!r}: unknown key {name!r}{nearest(name, MESSAGE_KEYS)}")
-    for name in MESSAGE_KEYS:
-        if not isinstance(require_key(message, name, f"{location}: key {key!r}"), str):
-            raise wrong(location, f"{key}.{name}", "a string", message[name])
-    if message["role"] not in ROLES:
-        raise UserError(f"{location}: key {key!r}: unknown role {message['role']!r}{nearest(message['role'], ROLES)}")
-    return {name: str(message[name]) for name in MESSAGE_KEYS}
+    role, content = (require_key(message, name, f"{location}: key {key!r}") for name in MESSAGE_KEYS)
+    if isinstance(content, list):
+        content = _text_of_parts(content, location, f"{key}.content")
+    for name, value in zip(MESSAGE_KEYS, (role, content), strict=True):
+        if not isinstance(value, str):
+            raise wrong(location, f"{key}.{name}", "a string", value)
+    if role not in ROLES:
+        raise UserError(f"{location}: key {key!r}: unknown role {role!r}{nearest(role, ROLES)}")
+    return {"role": str(role), "content": str(content)}
+
+
+def _text_of_parts(parts: list[Any], location: str, key: str) -> str:
+    """Return the text of a message's content that is a list of parts, each with a type and a text."""
+    for index, part in enumerate(parts):
+        # tables fill what other parts have
+        is_text = isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
+        if not is_text or any(part[name] is not None for name in part if name not in ("type", "text")):
+            raise wrong(location, f"{key}[{index}]", "a part of type text with its text", part)
+    return "".join(part["text"] for part in parts)
 
 
 def wrong(location: str, key: str, expected: str, value: Any) -> UserError:

@@ -26,8 +26,14 @@ def read_hub(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         UserError: in one line, where the hub cannot be reached or has no such data set, revision, config or split.
     """
-    for number, row in enumerate(_load(source), start=1):
-        yield f"{source}: row {number}", row
+    number = 0
+    try:
+        for number, row in enumerate(_load(source), start=1):
+            yield f"{source}: row {number}", row
+    except UserError:
+        raise
+    except Exception as error:  # of whatever library reads the columns of this data set
+        raise UserError(f"{source}: row {number + 1}: {type(error).__name__}: {_first_line(error)}") from None
 
 
 def hub_hash(source: str) -> str:

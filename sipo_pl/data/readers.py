@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from sipo_pl.data.hub import hub_hash, read_hub
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.hub_names import is_hub_name
-from sipo_pl.storage.artifacts import file_hash, parse_lines, require_object
+from sipo_pl.storage.artifacts import file_hash, parse_json, parse_lines, require_object, utf8_text
 
 Located = tuple[str, dict[str, Any]]  # where a row lies, such as "train.jsonl:17", and the row
 _LONGEST_CELL = 2**31 - 1  # characters; the module's own limit is shorter than many a response
@@ -31,16 +30,19 @@ def read_rows(path: Path) -> Iterator[Located]:
         UserError: no such file, an unknown format, no rows, or a malformed row; the message says where.
     """
     read = _format(path)
-    empty = True
+    location = ""
     try:
         for location, row in read(path):
-            empty = False
             yield location, row
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, EOFError, zlib.error) as error:  # the latter two: a gzip stream that ends early or is damaged
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    if empty:
+    except Exception as error:  # of whatever library reads the format, a gzip stream that is damaged among them
+        kind = "" if isinstance(error, OSError | EOFError | zlib.error) else f"{type(error).__name__}: "
+        said = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read{location and f' behind {location}'}: {kind}{said}") from None
+    if not location:
         raise UserError(f"{path}: holds no rows")
 
 
@@ -73,22 +75,17 @@ def _format(path: Path) -> Callable[[Path], Iterator[Located]]:
 
 def _read_jsonl(path: Path) -> Iterator[Located]:
     with path.open("rb") as file:
-        yield from parse_lines(file, path)
+        yield from parse_lines(file, path, twice=False)
 
 
 def _read_jsonl_gz(path: Path) -> Iterator[Located]:
     with gzip.open(path, "rb") as file:
-        yield from parse_lines(file, path)
+        yield from parse_lines(file, path, twice=False)
 
 
 def _read_json(path: Path) -> Iterator[Located]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        hint = "; one object a line is .jsonl" if error.msg == "Extra data" else ""
-        raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}{hint}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text: {error}") from None
+    data = path.read_bytes()
+    rows = parse_json(utf8_text(data, _undecodable(data, str(path))), str(path), twice=False)
     if not isinstance(rows, list):
         raise UserError(f"{path}: expected a list of objects, found {type(rows).__name__}")
     for number, row in enumerate(rows, start=1):
@@ -104,15 +101,42 @@ def _read_parquet(path: Path) -> Iterator[Located]:
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
-                for row in batch.to_pylist():
+                for row in _rows(batch, path, number):
                     number += 1
                     yield f"{path}: row {number}", row
     except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: not parquet: {error}") from None
+        behind = f" behind row {number}" if number else ""
+        raise UserError(f"{path}: not parquet{behind}: {' '.join(str(error).split())}") from None
+
+
+def _rows(batch: Any, path: Path, start: int) -> list[dict[str, Any]]:
+    """Return the rows of a batch of parquet, which begins behind `start` others."""
+    try:
+        found: list[dict[str, Any]] = batch.to_pylist()
+        return found
+    except Exception:  # a text that is not UTF-8, a date beyond Python's: which row is it?
+        for index in range(batch.num_rows):
+            for name in batch.schema.names:
+                try:
+                    batch.column(name)[index].as_py()
+                except Exception as error:
+                    said = " ".join(str(error).split())
+                    raise UserError(f"{path}: row {start + index + 1}: key {name!r}: cannot be read: {said}") from None
+        raise
+
+
+def _undecodable(data: bytes, path: str) -> str:
+    """Return the place of the first line that is not UTF-8: path and line, or the path alone where all are."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"{path}:{1 + data.count(bytes([10]), 0, error.start)}"
+    return path
 
 
 def _read_csv(path: Path) -> Iterator[Located]:
     csv.field_size_limit(_LONGEST_CELL)
+    start = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, strict=True)
@@ -126,12 +150,15 @@ def _read_csv(path: Path) -> Iterator[Located]:
                 if cells:
                     yield location, {name: CsvCell(cell) for name, cell in zip(header, cells, strict=True)}
     except csv.Error as error:
-        raise UserError(f"{path}:{lines.line_num}: not CSV: {error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text: {error}") from None
+        raise UserError(f"{path}:{start}: not CSV: {error}") from None
+    except UnicodeDecodeError:
+        data = path.read_bytes()
+        utf8_text(data, _undecodable(data, str(path)))  # says where and why
+        raise
 
 
 def _check_header(header: list[str], location: str) -> None:
+    utf8_text(",".join(header).encode(), location)  # UTF-16 without a mark has NUL beside every letter
     for index, name in enumerate(header):
         if not name.strip() or name in header[:index] or _is_number(name):
             raise UserError(f"{location}: expected a header row of distinct column names, found {name!r} among them")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sipo_pl.messages.errors import UsageError, nearest
+from sipo_pl.storage.unicode_names import composed
 
 TOLERANCE = 1e-5  # names of points hold six digits a weight, and are read back
 Point = tuple[float, ...]  # one weight for each objective, in their order
@@ -60,7 +61,7 @@ def parse_point(text: str, objectives: Sequence[str]) -> tuple[float, ...]:
     values: dict[str, str] = {}
     if named:
         for name, _, value in named:
-            name = name.strip()
+            name = composed(name.strip())
             if name not in objectives:
                 raise UsageError(f"weights {text!r}: no objective {name!r}{nearest(name, objectives)}")
             if name in values:

@@ -151,8 +151,7 @@ class Answer(GenerationModule):
         assert self.policy_set is not None
         rows = []
         for request, one in zip(requests, generated, strict=True):
-            end = [self.template.eos_id] if one.finish_reason == "eos" else []
-            rows.append(Encoded([*request.prompt_ids, *one.token_ids, *end], len(request.prompt_ids)))
+            rows.append(Encoded([*request.prompt_ids, *one.whole], len(request.prompt_ids)))
         weights = [request.weights for request in requests]
         return kl_to_base(self.policy_set, len(self.used), rows, weights, self.divergence, self.batch_tokens)
 

@@ -13,14 +13,14 @@ from sipo_pl.engine.decoding.generation import generate
 from sipo_pl.engine.decoding.options import Decoding, Generated, Request
 from sipo_pl.engine.lora.policies import Policy, PolicySet, load_policies, policy_input, read_policies
 from sipo_pl.engine.memory_budget import MemoryBudget
-from sipo_pl.engine.models.loading import load_tokenizer
+from sipo_pl.engine.models.loading import end_tokens, load_template
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.messages.progress import Progress
 from sipo_pl.recipe.divergence import recipe_divergence
 from sipo_pl.recipe.recipe import AlignmentStage, PolicyStage, Recipe
 from sipo_pl.text.marks import MarkRules, text_marks
 from sipo_pl.text.prompt import Prompt
-from sipo_pl.text.templates import PromptTemplate, search_response
+from sipo_pl.text.templates import search_response
 
 
 class PredictionModule(LightningModule):
@@ -97,7 +97,7 @@ class PredictionModule(LightningModule):
                 f"recipe.device_map: one process has the layers on all its devices, found {self.trainer.world_size} "
                 "processes (trainer.devices: 1)"
             )
-        self.template = PromptTemplate(load_tokenizer(self.base_model), self.recipe.template)
+        self.template = load_template(self.base_model, self.recipe.dated_template)
 
     def transfer_batch_to_device(self, batch: Unit, device: Any, dataloader_idx: int) -> Unit:
         """Return the unit as it is: it holds text."""
@@ -137,6 +137,11 @@ class GenerationModule(PredictionModule):
             name = type(self.divergence).__name__
             raise UsageError(f"divergence: {name} fuses policies over one base model; objectives name several")
 
+    @property
+    def recipe_keys(self) -> dict[str, Any]:
+        ends = end_tokens(self.base_model)
+        return {**super().recipe_keys, **({"end_tokens": list(ends)} if len(ends) > 1 else {})}
+
     def decode(self, requests: Sequence[Request]) -> list[Generated]:
         """Decode the requests of a unit, showing progress."""
         assert self.policy_set is not None
@@ -145,7 +150,7 @@ class GenerationModule(PredictionModule):
             requests,
             self.decoding,
             self.divergence,
-            self.template.eos_id,
+            self.template.end_ids,
             self.recipe.seed,
             self.advance,
             raw_logits=self.recipe.compat.raw_logits,

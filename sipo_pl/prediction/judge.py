@@ -32,7 +32,7 @@ class Judge(Measure):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         if self.judge:
-            self.judge.scorer.memory_budget = self.memory_budget
+            self.judge.scorer.memory_budget, self.judge.scorer.now = self.memory_budget, self.recipe.date
             self.judge.load()
 
     def teardown(self, stage: str) -> None:

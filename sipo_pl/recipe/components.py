@@ -1,9 +1,13 @@
 """Makes an object from a class path and arguments, with errors that say which key is wrong."""
 
 import importlib
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
-from sipo_pl.messages.errors import SettingError, UsageError, nearest
+from sipo_pl.messages.errors import SettingError, Stopped, UsageError, UserError, nearest
 from sipo_pl.recipe.recipe import Component
 
 T = TypeVar("T")
@@ -51,3 +55,29 @@ def instantiate(component: Component, base: type[T], key: str) -> T:
         raise SettingError(f"{key}.init_args.{error.key}", error.problem) from None
     except TypeError as error:
         raise UsageError(f"{key}.init_args: {error}") from None
+
+
+@contextmanager
+def own_code(key: str, component: object, method: str) -> Iterator[None]:
+    """Within the block, which calls a method of a component, an error of a user's own class is one line with its place.
+
+    Args:
+        key: config key of the component.
+        component: the object.
+        method: what is called.
+
+    Raises:
+        UserError: what the class raised, where it is not one of this package.
+    """
+    try:
+        yield
+    except (UserError, Stopped):
+        raise
+    except Exception as error:
+        kind = type(component)
+        if kind.__module__.startswith("sipo_pl."):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{key}: {kind.__name__}.{method}: {said} ({place})") from error

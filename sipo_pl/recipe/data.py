@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse.typing import Path_fr, restricted_string_type
 
+from sipo_pl.storage.unicode_names import composed
+
 Component = dict[str, Any]  # {class_path: import path of a class, init_args: its keyword arguments}, see `components`
 
 HUB_PREFIX = "hub:"
@@ -77,7 +79,7 @@ class Data:
         """Return the files of a split as text, in a list or by objective."""
         found: Files = getattr(self, split)
         if isinstance(found, dict):
-            return {name: [os.fspath(source) for source in sources] for name, sources in found.items()}
+            return {composed(name): [os.fspath(source) for source in sources] for name, sources in found.items()}
         return [os.fspath(source) for source in found]
 
     def sources(self) -> dict[str, str]:

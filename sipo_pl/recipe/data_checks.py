@@ -1,5 +1,6 @@
 """Checks of the recipe's part about raw data that open no file."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 
 from sipo_pl.messages.errors import SettingError, UserError, nearest
@@ -40,12 +41,25 @@ def _check_sources(key: str, files: Sequence[str] | Mapping[str, Sequence[str]],
     for name in objectives:
         if groups and not groups.get(name):
             raise SettingError(key, f"names no file for objective {name!r}")
+    for group in groups.values() if groups else [files]:
+        _check_once(key, list(group))
     for source in [one for group in groups.values() for one in group] or files:
         if is_hub_name(source):
             try:
                 parse_hub_name(source)
             except UserError as error:
                 raise SettingError(key, str(error)) from None
+
+
+def _check_once(key: str, sources: Sequence[str]) -> None:
+    """Refuse a file that is listed twice, under whatever spelling: each of its pairs would be there four times."""
+    seen: dict[str, str] = {}
+    for source in sources:
+        place = source if is_hub_name(source) else os.path.realpath(source)
+        if place in seen:
+            what = f"{source} twice" if seen[place] == source else f"{seen[place]} and {source}, which are one file"
+            raise SettingError(key, f"names {what}: every row of it would count twice")
+        seen[place] = source
 
 
 def _check_splits(recipe: Recipe) -> None:

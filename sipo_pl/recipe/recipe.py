@@ -1,15 +1,18 @@
 """What the stages of a run share: objectives, base model, data, template, seed. Plain data, quick to import."""
 
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sipo_pl.messages.errors import UsageError, nearest
+from sipo_pl.messages.errors import SettingError, UsageError, nearest
 from sipo_pl.method.seeds import seed_of
 from sipo_pl.method.weights import WeightPlan
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.data import Component, Data
 from sipo_pl.registry import PLACES, place_of
+from sipo_pl.storage.artifacts import Manifest
+from sipo_pl.storage.unicode_names import composed
 
 DEFAULT_GRID = 0.2
 
@@ -42,6 +45,9 @@ class Objective:
     base_model: str | None = None
     label: Component | None = None
 
+    def __post_init__(self) -> None:
+        self.name = composed(self.name)  # which options, keys and files may write in another normal form
+
 
 DEFAULT_TEXT = {"plain": "BEGINNING OF CONVERSATION: USER: {raw_prompt} ASSISTANT:", "chat": "{raw_prompt}"}
 
@@ -55,11 +61,28 @@ class Template:
         text: text with the field {raw_prompt}; for chat the user's message, the prompt alone where not given, for plain
             the template of HelpSteer and BeaverTails where not given
         system: system message of the chat template; the template's own default where not given
+        date: what a chat template that shows today's date takes for it, such as 2026-07-26; that of the stage prepare,
+            for the whole run, where not given
     """
 
     kind: Literal["chat", "plain"] = "plain"
     text: str | None = None
     system: str | None = None
+    date: str | None = None
+
+    @property
+    def now(self) -> datetime | None:
+        """Return the time that `date` names; None where it is not given.
+
+        Raises:
+            SettingError: no date.
+        """
+        if self.date is None:
+            return None
+        try:
+            return datetime.fromisoformat(self.date)
+        except ValueError:
+            raise SettingError("template.date", f"expected a date such as 2026-07-26, found {self.date!r}") from None
 
     @property
     def pattern(self) -> str:
@@ -138,6 +161,24 @@ class Recipe:
         return RunLayout(Path(self.run_dir or f"runs/{self.name}"), self.round)
 
     @property
+    def date(self) -> datetime:
+        """Return the date of the run, which templates that show one show: the template's, that of prepare, or now."""
+        kept = self._prepared.get("date")
+        return self.template.now or (datetime.fromisoformat(kept) if kept else datetime.now().replace(microsecond=0))
+
+    @property
+    def dated_template(self) -> Template:
+        """Return the template with the date of the run, where prepare found that it shows one."""
+        if self.template.date is None and self._prepared.get("template_shows_date"):
+            return replace(self.template, date=self.date.isoformat())
+        return self.template
+
+    @property
+    def _prepared(self) -> dict[str, Any]:
+        manifest = Manifest.read(self.layout.stage("prepare"))
+        return manifest.notes if manifest else {}
+
+    @property
     def round_seed(self) -> int:
         """Return the seed of a fit: rounds differ in it, and the first has the run's own."""
         return self.seed if self.round == 1 else seed_of(self.seed, f"round {self.round}")
@@ -159,7 +200,7 @@ class Recipe:
     def objective(self, name: str) -> Objective:
         """Return the objective called `name`."""
         for objective in self.objectives:
-            if objective.name == name:
+            if objective.name == composed(name):
                 return objective
         raise UsageError(f"no objective {name!r}{nearest(name, self.objective_names)}")
 
@@ -178,7 +219,7 @@ class Recipe:
         """Return what may change the results of any stage that runs the model; a stage adds what else it uses."""
         return {
             "objectives": self.objective_names,
-            "template": asdict(self.template),
+            "template": asdict(self.dated_template),
             "beta": self.beta,
             "divergence": self.divergence,
             "compat": asdict(self.compat),

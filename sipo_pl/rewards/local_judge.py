@@ -53,7 +53,8 @@ class JudgeScorer(Scorer):
 
     def text(self, row: TextRow) -> str:
         question = [{"role": "user", "content": row.response}]
-        return str(self.tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+        assert self.chat is not None
+        return self.chat.render(question)
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         assert self.model is not None

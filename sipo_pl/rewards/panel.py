@@ -1,17 +1,18 @@
 """Several rewards that measure the same texts: rewards of one model share its load and its pass over the texts."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sipo_pl.engine.memory_budget import MemoryBudget
-from sipo_pl.messages.errors import SettingError, UserError
+from sipo_pl.messages.errors import SettingError
 from sipo_pl.messages.progress import Progress
 from sipo_pl.recipe.components import instantiate
 from sipo_pl.recipe.recipe import Component, Recipe
 from sipo_pl.rewards.base import Reward
 from sipo_pl.rewards.model_reward import ModelReward
+from sipo_pl.rewards.numbers import measured
 from sipo_pl.storage.artifacts import content_hash, read_json, write_json
 from sipo_pl.text.prompt import TextRow
 
@@ -24,13 +25,16 @@ class RewardPanel:
     Args:
         components: name -> class_path and init_args
         key_of: name -> the config key of its component, for errors
+        now: what chat templates of reward models that show the date take for it; the date of today where not given
 
     Raises:
         UsageError: no such class, or arguments that it does not take.
     """
 
-    def __init__(self, components: Mapping[str, Component], key_of: Callable[[str], str]) -> None:
-        self.components, self.key_of = dict(components), key_of
+    def __init__(
+        self, components: Mapping[str, Component], key_of: Callable[[str], str], now: datetime | None = None
+    ) -> None:
+        self.components, self.key_of, self.now = dict(components), key_of, now
         self.rewards: dict[str, Reward] = {
             name: instantiate(component, Reward, key_of(name))  # type: ignore[type-abstract]
             for name, component in components.items()
@@ -57,6 +61,8 @@ class RewardPanel:
             SettingError: a wrong argument, with its key.
         """
         for name, reward in self.rewards.items():
+            if self.now is not None and isinstance(reward, ModelReward):
+                reward.scorer.now = self.now
             try:
                 reward.check()
             except SettingError as error:
@@ -72,8 +78,12 @@ class RewardPanel:
             reward.free()
 
     def score(self, rows: Sequence[TextRow]) -> dict[str, list[float]]:
-        """Return each reward's numbers of the rows, in order."""
-        return {name: reward.score(rows) for name, reward in self.rewards.items()}
+        """Return each reward's numbers of the rows, in order.
+
+        Raises:
+            UserError: a reward that fails, or is no finite number.
+        """
+        return {name: measured(reward, rows, self.key_of(name)) for name, reward in self.rewards.items()}
 
     def score_all(self, rows: Sequence[TextRow], cache: Path, label: str) -> dict[str, list[float]]:
         """Score many texts, chunk by chunk, each kept in a file, so that what a killed run scored is not lost.
@@ -93,30 +103,20 @@ class RewardPanel:
             self.load()
             with Progress(label, sum(len(chunk) for _, chunk in missing), "texts") as progress:
                 for file, chunk in missing:
-                    write_json(file, self._checked(chunk))
+                    write_json(file, self.score(chunk))
                     progress.advance(len(chunk))
             self.free()
         found = [read_json(file) for file in files]
         return {name: [value for one in found for value in one[name]] for name in self.names}
 
-    def _checked(self, rows: Sequence[TextRow]) -> dict[str, list[float]]:
-        columns = self.score(rows)
-        for name, values in columns.items():
-            for row, value in zip(rows, values, strict=True):
-                if not math.isfinite(value):
-                    raise UserError(
-                        f"{self.key_of(name)}: the reward is {value} for the response {row.response[:60]!r}"
-                    )
-        return columns
-
 
 def objective_rewards(recipe: Recipe) -> RewardPanel:
     """Return the rewards that measure objectives, of those that name one."""
     components = {one.name: one.reward for one in recipe.objectives if one.reward}
-    return RewardPanel(components, lambda name: f"objectives.{name}.reward")
+    return RewardPanel(components, lambda name: f"objectives.{name}.reward", recipe.date)
 
 
 def label_rewards(recipe: Recipe) -> RewardPanel:
     """Return the rewards that label the responses of raw data, of those objectives that name one."""
     components = {one.name: one.label for one in recipe.objectives if one.label}
-    return RewardPanel(components, lambda name: f"objectives.{name}.label")
+    return RewardPanel(components, lambda name: f"objectives.{name}.label", recipe.date)

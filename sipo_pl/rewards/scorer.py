@@ -4,6 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from sipo_pl.engine.models.files import checkpoint_folder
 from sipo_pl.engine.models.pretrained import check_vocabulary, read_config, read_tokenizer
 from sipo_pl.engine.models.text_limit import check_tokens, text_limit
 from sipo_pl.messages.errors import SettingError, UserError, nearest
+from sipo_pl.text.chat_rendering import ChatTemplate
 from sipo_pl.text.prompt import TextRow
 from sipo_pl.text.reward_template import TextTemplate
 
@@ -78,6 +80,8 @@ class Scorer(ABC):
         self.model: PreTrainedModel | None = None
         self._scored: tuple[list[TextRow], Tensor] | None = None
         self._open = False
+        self.now = datetime.now().replace(microsecond=0)  # what a chat template that shows the date takes for it
+        self.chat: ChatTemplate | None = None  # where there is no template
         self.memory_budget = MemoryBudget()
 
     @property
@@ -95,6 +99,8 @@ class Scorer(ABC):
         check_vocabulary(self.tokenizer, self.config, self.label)
         if self.template is None and not self.tokenizer.chat_template:
             raise SettingError("template", f"the tokenizer of {name!r} has no chat template; give one")
+        if self.template is None:
+            self.chat = ChatTemplate(self.tokenizer, self.now, f"the chat template of {name!r}")
         self.check_checkpoint(folder)
         self._open = True
 
@@ -121,7 +127,7 @@ class Scorer(ABC):
 
     def text(self, row: TextRow) -> str:
         """Return what the model reads of a row."""
-        return scored_text(self.tokenizer, self.template, row)
+        return scored_text(self.chat, self.template, row)
 
     def _compute(self, rows: list[TextRow]) -> Tensor:
         assert self.model is not None
@@ -182,13 +188,14 @@ class Scorer(ABC):
         """Return the outputs of token ids that are padded on the right: (rows, outputs)."""
 
 
-def scored_text(tokenizer: PreTrainedTokenizerBase, template: TextTemplate | None, row: TextRow) -> str:
-    """Return what a reward model reads of a row: the template filled, or the tokenizer's chat template."""
+def scored_text(chat: ChatTemplate | None, template: TextTemplate | None, row: TextRow) -> str:
+    """Return what a reward model reads of a row: the template filled, or what the tokenizer's chat template renders."""
     if template is not None:
         return template.fill(row.prompt, row.response)
     prompt = [{"role": "user", "content": row.prompt}] if isinstance(row.prompt, str) else list(row.prompt)
     messages = [*prompt, {"role": "assistant", "content": row.response}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False))
+    assert chat is not None
+    return chat.render(messages, add_generation_prompt=False)
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, template: TextTemplate | None, text: str) -> list[int]:
@@ -196,9 +203,11 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, template: TextTemplate | None, 
     return list(tokenizer(text, add_special_tokens=template is not None)["input_ids"])
 
 
-def scored_ids(tokenizer: PreTrainedTokenizerBase, template: TextTemplate | None, row: TextRow) -> list[int]:
+def scored_ids(
+    tokenizer: PreTrainedTokenizerBase, chat: ChatTemplate | None, template: TextTemplate | None, row: TextRow
+) -> list[int]:
     """Return the tokens that a reward model reads of a row."""
-    return text_ids(tokenizer, template, scored_text(tokenizer, template, row))
+    return text_ids(tokenizer, template, scored_text(chat, template, row))
 
 
 def length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -4,7 +4,6 @@ Tokenizers may not be shared by threads, and a long prompt must hold up neither 
 """
 
 import asyncio
-import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,7 +24,7 @@ class Prompts:
     """
 
     def __init__(self, template: PromptTemplate) -> None:
-        self.template = PromptTemplate(copy.deepcopy(template.tokenizer), template.template)
+        self.template = template.copy()
         self.vocabulary = len(template.tokenizer)
         self._thread = ThreadPoolExecutor(1, "prompts")
 

@@ -1,24 +1,33 @@
 """Stage prepare: raw data into pairs of train and validation, and test prompts."""
 
+import json
 import logging
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sipo_pl.data.conflicts import format_statistics, statistics
 from sipo_pl.data.converters.base import Converted, Converter
+from sipo_pl.data.converters.checks import checked_pairs, checked_prompts
 from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.lengths import Lengths
 from sipo_pl.data.prepared_splits import Splits, divide
+from sipo_pl.data.quirks import say_quirks
 from sipo_pl.data.readers import read_all, source_hash
 from sipo_pl.data.rows import PairRow, PromptRow
 from sipo_pl.data.splits import Split, draw_validation
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.checks import check_recipe
-from sipo_pl.recipe.components import instantiate
+from sipo_pl.recipe.components import instantiate, own_code
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.artifacts import open_stage, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from sipo_pl.text.templates import PromptTemplate
 
 LOG = logging.getLogger("sipo_pl")
 SPLITS = ("train", "validation", "test")
@@ -46,17 +55,23 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
     """
     converter = _check(recipe)
     inputs = {name: source_hash(source) for name, source in recipe.data.sources().items()}
+    _check_distinct(recipe.data.sources(), inputs)
     folder = recipe.layout.stage("prepare")
     manifest = open_stage(folder, "prepare", _keys(recipe), inputs, seed=recipe.seed, overwrite=overwrite)
     if manifest.complete:
         LOG.info("prepare: complete in %s", folder)
         return
+    now = recipe.date
+    template = _template(recipe, now)
     splits = _read(converter, recipe)
     _label(splits, recipe)
-    lengths = _lengths(recipe)
-    divide(splits, lengths, recipe)
-    _check_lengths(splits, lengths, recipe)
-    manifest.finish(folder, *_write(folder, splits, lengths, recipe))
+    lengths = Lengths(template, loose=recipe.compat.loose_length_filter)
+    with _places_said(recipe):
+        divide(splits, lengths, recipe)
+        _check_lengths(splits, lengths, recipe)
+        files, rows = _write(folder, splits, lengths, recipe)
+    shows_date = template.chat is not None and template.chat.reads_clock
+    manifest.finish(folder, files, rows, date=now.isoformat(), template_shows_date=shows_date)
 
 
 def read_raw(recipe: Recipe) -> Splits:
@@ -72,6 +87,18 @@ def _check(recipe: Recipe) -> Converter:
     converter = instantiate(recipe.data.converter, Converter, "data.converter")
     converter.compat = recipe.compat
     return converter
+
+
+def _check_distinct(sources: dict[str, str], hashes: dict[str, str]) -> None:
+    """Refuse a copy of a file beside it in one list: every row of it would count twice."""
+    seen: dict[tuple[str, str], str] = {}
+    for name, content in hashes.items():
+        key = name.rpartition("/")[0]
+        if (other := seen.setdefault((key, content), name)) != name:
+            raise UserError(
+                f"data.{key.replace('/', '.')}: {sources[other]} and {sources[name]} hold the same: every row of them "
+                "would count twice; name one of them"
+            )
 
 
 def _keys(recipe: Recipe) -> dict[str, Any]:
@@ -121,9 +148,14 @@ def _pairs(converter: Converter, recipe: Recipe, split: str) -> Converted[PairRo
     named = [one for one in recipe.objectives if not one.label]  # which the raw data has labels of
     if isinstance(files, dict):
         by_objective = {name: read_all(sources) for name, sources in files.items()}
-        found = converter.joined(by_objective, named)
+        with own_code("data.converter", converter, "joined"):
+            made = converter.joined(by_objective, named)
+        found = checked_pairs(made, converter, "joined", named)
     else:
-        found = converter.pairs(read_all(files), named)
+        with own_code("data.converter", converter, "pairs"):
+            made = converter.pairs(read_all(files), named)
+        found = checked_pairs(made, converter, "pairs", named)
+    say_quirks(split, found.rows, recipe.template)
     LOG.info("prepare: %s: %d pairs read in %.1f s", split, len(found.rows), time.perf_counter() - start)
     return found
 
@@ -138,7 +170,9 @@ def _prompts(converter: Converter, recipe: Recipe) -> Split[PromptRow]:
             raise UserError(f"data.{key}: asks for {count} rows, the test files hold {len(rows)}")
     if data.test_last is not None:
         rows = rows[-data.test_last :]
-    return Split("test", *converter.prompts(rows[: data.test_first])[:2])
+    with own_code("data.converter", converter, "prompts"):
+        made = converter.prompts(rows[: data.test_first])
+    return Split("test", *checked_prompts(made, converter)[:2])
 
 
 def _label(splits: Splits, recipe: Recipe) -> None:
@@ -152,12 +186,34 @@ def _label(splits: Splits, recipe: Recipe) -> None:
     label_pairs(pairs, recipe.objectives, label_rewards(recipe), recipe.layout.cache / "rewards")
 
 
-def _lengths(recipe: Recipe) -> Lengths:
-    from sipo_pl.engine.models.loading import load_tokenizer
-    from sipo_pl.text.templates import PromptTemplate
+@contextmanager
+def _places_said(recipe: Recipe) -> Iterator[None]:
+    """Within the block, an error of the chat template on a prompt names the row of the raw data that it comes from."""
+    from sipo_pl.text.chat_rendering import BadConversation
 
-    template = PromptTemplate(load_tokenizer(recipe.base_model), recipe.template)
-    return Lengths(template, loose=recipe.compat.loose_length_filter)
+    try:
+        yield
+    except BadConversation as error:
+        if error.prompt is None:
+            raise
+        texts = [error.prompt] if isinstance(error.prompt, str) else [one["content"] for one in error.prompt]
+        said = [json.dumps(text, ensure_ascii=False)[1:-1] for text in texts]
+        for location, row in read_all(recipe.data.sources().values()):
+            held = json.dumps(row, ensure_ascii=False, default=str)
+            if all(text in held for text in said):
+                raise UserError(f"{location}: {error}") from None
+        raise
+
+
+def _template(recipe: Recipe, now: datetime) -> "PromptTemplate":
+    """Return the template, which shows one date in the whole run."""
+    from sipo_pl.engine.models.loading import load_template
+
+    template = load_template(recipe.base_model, recipe.template)
+    if template.chat is None or not template.chat.reads_clock:
+        return template
+    LOG.info("prepare: the chat template shows a date: %s, kept for the whole run (template.date)", now)
+    return load_template(recipe.base_model, replace(recipe.template, date=now.isoformat()))
 
 
 def _check_lengths(splits: Splits, lengths: Lengths, recipe: Recipe) -> None:

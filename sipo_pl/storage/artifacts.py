@@ -4,6 +4,7 @@ A stage folder is complete when its `manifest.json` says so. The manifest tells 
 change results, the hashes of its inputs, package versions and the content hash of every file it lists.
 """
 
+import codecs
 import contextlib
 import errno
 import fcntl
@@ -21,6 +22,7 @@ from typing import Any
 from sipo_pl import __version__
 from sipo_pl.messages.errors import UserError, nearest
 from sipo_pl.storage.moved_modules import with_current_names
+from sipo_pl.storage.unicode_names import same_name
 
 MANIFEST = "manifest.json"
 CONFIG = "config.yaml"  # resolved config of a trainer stage
@@ -148,7 +150,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from None
 
 
@@ -186,32 +188,79 @@ def read_jsonl(path: Path, required: Iterable[str] = ()) -> list[dict[str, Any]]
     return rows
 
 
-def parse_lines(lines: Iterable[bytes], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def parse_lines(lines: Iterable[bytes], path: Path, *, twice: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ``(file:line, object)`` for each line that is not blank.
 
     Args:
         lines: one JSON object each, in UTF-8, with or without a byte order mark.
         path: the file they come from, for messages.
+        twice: whether a key may stand twice in an object, of which JSON takes the last; files of this program are not
+            looked at for it.
 
     Raises:
         UserError: naming file and line of what is not UTF-8, not JSON or not an object.
     """
     for number, line in enumerate(lines, start=1):
         location = f"{path}:{number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
-            if not text:
-                continue
-            row = json.loads(text)
-            if b"\\ud" in line.lower():  # perhaps half of an escaped pair, which no file and no tokenizer can hold
-                canonical_json(row).encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{location}: not Unicode text: a lone surrogate such as \\ud83d") from None
-        except UnicodeDecodeError as error:
-            raise UserError(f"{location}: not UTF-8 text: {error}") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{location}: not JSON: {error.msg} at column {error.colno}") from None
-        yield location, require_object(row, location)
+        text = utf8_text(line, location).rstrip()
+        if text:
+            yield location, require_object(parse_json(text, location, twice=twice, one_line=True), location)
+
+
+def utf8_text(data: bytes, location: str) -> str:
+    """Return UTF-8 text without its byte order mark.
+
+    Raises:
+        UserError: naming the encoding that it seems to have.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UserError(f"{location}: not UTF-8 text but UTF-16, by its byte order mark") from None
+        raise UserError(f"{location}: not UTF-8 text: {error}") from None
+    if "\0" in text:  # JSON escapes it
+        raise UserError(f"{location}: not UTF-8 text: a NUL at character {text.index(chr(0)) + 1}, as UTF-16 has many")
+    return text
+
+
+def parse_json(text: str, location: str, *, twice: bool = True, one_line: bool = False) -> Any:
+    """Return what a JSON text holds.
+
+    Args:
+        text: the text.
+        location: the file, and the line where it is one.
+        twice: whether a key may stand twice in an object.
+        one_line: whether the location says the line.
+
+    Raises:
+        UserError: naming the place of what is not JSON, of a key that stands there twice, of what is nested too deeply
+            or is half a character.
+    """
+    try:
+        found = json.loads(text, object_pairs_hook=None if twice else _distinct)
+        if "\\ud" in text.lower():  # perhaps half of an escaped pair, which no file and no tokenizer can hold
+            canonical_json(found).encode()
+        return found
+    except UnicodeEncodeError:
+        raise UserError(f"{location}: not Unicode text: a lone surrogate such as \\ud83d") from None
+    except json.JSONDecodeError as error:
+        line = "" if one_line else f":{error.lineno}"
+        hint = "" if one_line or error.msg != "Extra data" else "; one object a line is .jsonl"
+        raise UserError(f"{location}{line}: not JSON: {error.msg} at column {error.colno}{hint}") from None
+    except RecursionError:
+        raise UserError(f"{location}: nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits, or `_distinct`
+        raise UserError(f"{location}: {str(error).partition(';')[0]}") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ValueError(f"key {twice!r} stands in an object twice")
+    return found
 
 
 def require_object(row: Any, location: str) -> dict[str, Any]:
@@ -222,8 +271,10 @@ def require_object(row: Any, location: str) -> dict[str, Any]:
 
 
 def require_key(row: Mapping[str, Any], key: str, location: str) -> Any:
-    """Return the value of `key`; UserError with the nearest key of the row where there is none."""
+    """Return the value of `key`, in any normal form of Unicode; UserError with the nearest key where there is none."""
     if key not in row:
+        if (same := same_name(key, row)) is not None:
+            return row[same]
         raise UserError(f"{location}: no key {key!r}{nearest(key, row)}")
     return row[key]
 

@@ -5,15 +5,18 @@ separator, BOS at most once, and EOS is appended; the prompt part is the longest
 rendered prompt alone, so that a token which merges both belongs to the response.
 """
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from string import Formatter
 from typing import NamedTuple
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from sipo_pl.messages.errors import UserError, nearest
 from sipo_pl.recipe.recipe import Template
+from sipo_pl.text.chat_rendering import BadConversation, ChatTemplate
 from sipo_pl.text.prompt import Prompt
 
 FIELD = "raw_prompt"
@@ -41,22 +44,42 @@ class Encoded(NamedTuple):
 class PromptTemplate:
     """Renders and tokenises prompts and responses for one tokenizer.
 
+    `eos_id` is the token that ends a response in training; decoding ends at any of `end_ids`.
+
     Args:
         tokenizer: a fast or slow tokenizer of transformers.
         template: which template, see `Template`.
+        more_ends: tokens beside `eos_id` that end a response, such as those of the model's generation config.
 
     Raises:
-        UserError: no chat template, no EOS, a plain template without `{raw_prompt}` or with another field.
+        UserError: no chat template, or one that fails, leaves out what is said or has no bounds; no EOS; a plain
+            template without `{raw_prompt}` or with another field.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: Template, more_ends: Collection[int] = ()) -> None:
         self.tokenizer = tokenizer
-        self.template = template
-        if template.kind == "chat" and not tokenizer.chat_template:
-            raise UserError("template.kind is chat, but the tokenizer has no chat template; use kind: plain")
+        self.chat: ChatTemplate | None = None
+        now = template.now or datetime.now().replace(microsecond=0)
+        if template.kind == "chat":
+            if not tokenizer.chat_template:
+                raise UserError("template.kind is chat, but the tokenizer has no chat template; use kind: plain")
+            self.chat = ChatTemplate(tokenizer, now)
+            if self.chat.reads_clock:
+                template = replace(template, date=now.isoformat())
+        self.template = template  # with the date that it shows, where it shows one
         _check_pattern(template.pattern)
+        if self.chat:
+            self.render(
+                _ANSWER
+            )  # whether the user's turn, and the system's where there is one, are in what is rendered
         self.eos_id = self._eos_id()
+        self.end_ids = frozenset([self.eos_id, *more_ends])
         self._before = list(tokenizer(_BEFORE, add_special_tokens=False)["input_ids"])
+        self._appends_eos = list(tokenizer(_BEFORE)["input_ids"][-1:]) == [tokenizer.eos_token_id]
+
+    def copy(self) -> "PromptTemplate":
+        """Return the same with a tokenizer of its own, which threads may not share."""
+        return PromptTemplate(copy.deepcopy(self.tokenizer), self.template, self.end_ids)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Return the tokens of the rendered prompt, BOS included where the tokenizer or template has one."""
@@ -72,15 +95,15 @@ class PromptTemplate:
 
     def _texts_ids(self, texts: Sequence[str]) -> list[list[int]]:
         found = [self._once_bos(ids) for ids in self.tokenizer(list(texts))["input_ids"]]
-        # some tokenizers append EOS by themselves; encode appends it once
-        return [ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids for ids in found]
+        # an EOS that the tokenizer appends by itself goes, one that stands in the text stays
+        return [ids[:-1] for ids in found] if self._appends_eos else found
 
     def user_message(self, text: str) -> dict[str, str]:
         """Return the chat message of a user who asks `text`."""
         return {"role": "user", "content": self._fill(text)}
 
     def encode(self, prompt: Prompt, response: str) -> Encoded:
-        """Tokenise a prompt and its response; an empty response is EOS alone."""
+        """Tokenise a prompt and its response; an empty response is EOS alone, one that ends in it gets no second."""
         return self.encode_all([(prompt, response)])[0]
 
     def encode_all(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Encoded]:
@@ -94,14 +117,22 @@ class PromptTemplate:
         texts = [(rendered[id(prompt)], rendered[id(prompt)] + response) for prompt, response in pairs]
         distinct = list(dict.fromkeys(text for both in texts for text in both))
         ids = dict(zip(distinct, self._tokenize(distinct), strict=True))
-        return [
-            Encoded([*ids[together], self.eos_id], common_prefix_length(ids[alone], ids[together]))
-            for alone, together in texts
-        ]
+        borders = (common_prefix_length(ids[alone], ids[together]) for alone, together in texts)
+        return [self._ended(ids[together], border) for (_, together), border in zip(texts, borders, strict=True)]
+
+    def _ended(self, ids: list[int], prompt_length: int) -> Encoded:
+        """Return a row that ends in one end token: that of the text, with nothing but blanks behind, or EOS."""
+        end = None
+        for place in range(len(ids) - 1, prompt_length - 1, -1):
+            if ids[place] in self.end_ids:
+                if self._plain_decode(ids[place + 1 :]).strip():
+                    break
+                end = place
+        return Encoded([*ids, self.eos_id] if end is None else ids[: end + 1], prompt_length)
 
     def check_ends(self, rows: Iterable[tuple[str, Encoded]]) -> None:
-        """Raise UserError unless every row, given with its id, ends in EOS; without it a policy learns no end."""
-        if endless := [name for name, row in rows if row.input_ids[-1] != self.eos_id]:
+        """Raise UserError unless every row, given with its id, ends in an end token; else a policy learns no end."""
+        if endless := [name for name, row in rows if row.input_ids[-1] not in self.end_ids]:
             raise UserError(f"{len(endless)} training rows do not end in EOS, token {self.eos_id}: {endless[0]} first")
 
     def decode(self, response_ids: Sequence[int]) -> str:
@@ -117,28 +148,27 @@ class PromptTemplate:
         """Return the text that the model continues with its response.
 
         Raises:
-            UserError: for chat messages under a plain template.
+            UserError: for chat messages under a plain template; a chat template that fails or leaves out a message.
         """
         if self.template.kind == "plain":
             if not isinstance(prompt, str):
                 raise UserError("the prompt is a list of chat messages; use template.kind: chat")
             return self._fill(prompt)
         messages = [self.user_message(prompt)] if isinstance(prompt, str) else list(prompt)
-        return self._apply_chat_template(messages, add_generation_prompt=True)
+        assert self.chat is not None
+        try:
+            return self.chat.render(self._with_system(messages))
+        except BadConversation as error:
+            error.prompt = prompt
+            raise
 
     def _fill(self, prompt: str) -> str:
         return self.template.pattern.replace("{" + FIELD + "}", prompt)
 
-    def _apply_chat_template(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+    def _with_system(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
         if self.template.system is not None and messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": self.template.system}, *messages]
-        try:
-            rendered = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except TemplateError as error:
-            raise UserError(f"the tokenizer's chat template: {error}") from None
-        return str(rendered)
+            return [{"role": "system", "content": self.template.system}, *messages]
+        return messages
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         if self.template.kind == "plain":
@@ -153,9 +183,9 @@ class PromptTemplate:
 
     def _eos_id(self) -> int:
         """Return the token that ends a response: the chat template's end mark, or the tokenizer's EOS."""
-        if self.template.kind == "chat":
+        if self.chat:
             conversation = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _ANSWER}]
-            whole = self._apply_chat_template(conversation, add_generation_prompt=False)
+            whole = self.chat.apply(self._with_system(conversation), add_generation_prompt=False)
             _, found, after = whole.rpartition(_ANSWER)
             tail = self.tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]
             if found and tail and tail[0] in {*self.tokenizer.added_tokens_decoder, *self.tokenizer.all_special_ids}:

@@ -1,6 +1,5 @@
 """Scores of responses under the objectives that are not trained; their differences over a pair are MODPO's margins."""
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,12 +7,13 @@ import torch
 
 from sipo_pl.data.loader import RowKey
 from sipo_pl.engine.lora.adapters import Factors, read_adapter
-from sipo_pl.messages.errors import SettingError, UsageError, UserError, nearest
+from sipo_pl.messages.errors import SettingError, UsageError, nearest
 from sipo_pl.method.divergences import Divergence
 from sipo_pl.method.losses import LossContext, implicit_reward
 from sipo_pl.recipe.components import instantiate
 from sipo_pl.recipe.recipe import Component, Objective, Recipe
 from sipo_pl.rewards.base import Reward
+from sipo_pl.rewards.numbers import measured
 from sipo_pl.text.prompt import TextRow
 
 LogpsUnder = Callable[[Path | None], Mapping[RowKey, float]]
@@ -100,8 +100,6 @@ def _measure(name: str, reward: Reward, rows: list[TextRow]) -> list[float]:
     except SettingError as error:
         raise SettingError(f"model.margins.{name}.init_args.{error.key}", error.problem) from None
     reward.load()
-    values = reward.score(rows)
+    values = measured(reward, rows, f"model.margins.{name}")
     reward.free()
-    if wrong := [value for value in values if not math.isfinite(value)]:
-        raise UserError(f"model.margins.{name}: a reward is {wrong[0]}")
     return values

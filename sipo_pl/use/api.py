@@ -17,14 +17,13 @@ from sipo_pl.engine.decoding.generation import generate
 from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.engine.decoding.streaming import Stream, stream
 from sipo_pl.engine.lora.policies import stack_policies
-from sipo_pl.engine.models.loading import load_tokenizer
+from sipo_pl.engine.models.loading import load_template
 from sipo_pl.engine.models.text_limit import text_limit
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.weights import check_point, parse_point
 from sipo_pl.recipe.recipe import AlignmentStage
 from sipo_pl.rewards.implicit import implicit_rewards
 from sipo_pl.text.prompt import Prompt
-from sipo_pl.text.templates import PromptTemplate
 from sipo_pl.text.text_stream import TextStream
 from sipo_pl.use.source import Source, open_source
 
@@ -70,7 +69,7 @@ class Policies:
         self, source: Source, dtype: Literal["float32", "bfloat16"] | None = None, device: str | None = None
     ) -> None:
         self.source, self.objectives = source, source.names
-        self.template = PromptTemplate(load_tokenizer(source.base_models[0]), source.template)
+        self.template = load_template(source.base_models[0], source.template)
         self.policy_set = stack_policies(source.policies, dtype or source.dtype)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         for stack in self.policy_set.stacks:
@@ -127,8 +126,8 @@ class Policies:
             slots: requests that are decoded at once.
         """
         source = self.source
-        eos_id, count = self.template.eos_id, len(self.objectives)
-        return stream(self.policy_set, count, source.divergence, eos_id, slots=slots, seed=source.seed)
+        ends, count = self.template.end_ids, len(self.objectives)
+        return stream(self.policy_set, count, source.divergence, ends, slots=slots, seed=source.seed)
 
     def decoding(
         self,
@@ -192,7 +191,7 @@ class Fused:
             count = len(long[0].prompt_ids)
             raise UserError(f"prompt {long[0].key} has {count} tokens of {decoding.max_length}: none is left to answer")
         source, template = mine.source, mine.template
-        made = generate(mine.policy_set, requests, decoding, source.divergence, template.eos_id, seed)
+        made = generate(mine.policy_set, requests, decoding, source.divergence, template.end_ids, seed)
         return [template.decode(one.token_ids) for one in made]
 
     def stream(

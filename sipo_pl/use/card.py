@@ -45,7 +45,7 @@ class Card:
         fidelity: distances from fusion
         drift: what merging did
         other_tokens: test prompts that the chat template turns into other tokens than the run did
-        eos_id: token that ends an answer
+        end_ids: tokens of which any ends an answer
     """
 
     kind: str
@@ -56,7 +56,7 @@ class Card:
     fidelity: Fidelity | None
     drift: Drift | None
     other_tokens: int
-    eos_id: int
+    end_ids: list[int]
 
 
 def card(told: Card) -> str:
@@ -71,7 +71,7 @@ def card(told: Card) -> str:
         + ("and re-aligned on Pareto-better answers." if kept == "realign" else "without re-alignment."),
         _facts(told, recipe),
         "## Use",
-        *code(told.kind, told.source, told.weights, _short_base(told.base_name), told.eos_id),
+        *code(told.kind, told.source, told.weights, _short_base(told.base_name), told.end_ids),
         "## How near it is to fusion",
         *_fidelity(told),
         "## Scores",

@@ -55,7 +55,7 @@ _FUSE = """\
                 model.set_adapter(name)
                 fused = fused + weight * model(input_ids=ids).logits[0, -1].float().log_softmax(-1)
             token = int(fused.argmax())
-            if token == {eos}:
+            if token in {ends}:
                 break
             ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
     print(tokenizer.decode(ids[0, start:], skip_special_tokens=True))
@@ -65,7 +65,7 @@ _SLOW = "Or with peft alone, a policy at a time and without a cache, to show wha
 MOST_TOKENS = 64
 
 
-def code(kind: str, source: Source, weights: tuple[float, ...], base: str, eos_id: int) -> list[str]:
+def code(kind: str, source: Source, weights: tuple[float, ...], base: str, end_ids: list[int]) -> list[str]:
     """Return the parts of a card that say how to use its folder.
 
     Args:
@@ -73,7 +73,7 @@ def code(kind: str, source: Source, weights: tuple[float, ...], base: str, eos_i
         source: the policies.
         weights: one for each.
         base: what the base model is called.
-        eos_id: token that ends an answer.
+        end_ids: tokens of which any ends an answer.
     """
     if kind != "policies":
         load = _LOAD["merged" if kind == "merged" else "adapter"]
@@ -82,7 +82,7 @@ def code(kind: str, source: Source, weights: tuple[float, ...], base: str, eos_i
     parts = [_CHAT, f"    sipo_pl chat --model . --weights {at}"]
     if isinstance(source.divergence, ReverseKL) and len(source.base_models) == 1:
         by_name = dict(zip(source.names, weights, strict=True))
-        parts += [_SLOW, _python(_FUSE.format(base=base, weights=by_name, most=MOST_TOKENS, eos=eos_id))]
+        parts += [_SLOW, _python(_FUSE.format(base=base, weights=by_name, most=MOST_TOKENS, ends=end_ids))]
     return parts
 
 

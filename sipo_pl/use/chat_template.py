@@ -5,9 +5,18 @@ from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase
 
+from sipo_pl.text.chat_rendering import literal, prepend
 from sipo_pl.text.prompt import Prompt
 from sipo_pl.text.templates import FIELD, PromptTemplate
 
+# for a template that makes nothing of texts
+_AS_PARTS = (
+    "{% set parted = namespace(messages=[]) %}{% for one in messages %}{% if one['content'] is string %}"
+    "{% set parted.messages = parted.messages + "
+    "[{'role': one['role'], 'content': [{'type': 'text', 'text': one['content']}]}] %}"
+    "{% else %}{% set parted.messages = parted.messages + [one] %}{% endif %}{% endfor %}"
+    "{% set messages = parted.messages %}"
+)
 _ONE = "the policies were trained on single prompts: give one message of the user"
 
 
@@ -22,16 +31,20 @@ def as_chat_template(template: PromptTemplate) -> str:
         start = "{{ bos_token }}" if _adds_bos(template) else ""
         refuse = f"{{% if messages | length != 1 %}}{{{{ raise_exception({json.dumps(_ONE)}) }}}}{{% endif %}}"
         return refuse + start + _around(own.pattern, "messages[0]['content']")
-    jinja = str(template.tokenizer.chat_template)
+    assert template.chat is not None
+    jinja = template.chat.source
+    if template.chat.takes_parts:
+        jinja = prepend(_AS_PARTS, jinja)
     if own.text is not None and own.text != "{" + FIELD + "}":
         before, _, after = own.pattern.partition("{" + FIELD + "}")
-        filled = f"{_literal(before)} + messages[0]['content'] + {_literal(after)}"
+        filled = f"{literal(before)} + messages[0]['content'] + {literal(after)}"
         one = "messages | length == 1 and messages[0]['role'] == 'user'"
-        jinja = f"{{% if {one} %}}{{% set messages = [{{'role': 'user', 'content': {filled}}}] %}}{{% endif %}}{jinja}"
+        head = f"{{% if {one} %}}{{% set messages = [{{'role': 'user', 'content': {filled}}}] %}}{{% endif %}}"
+        jinja = prepend(head, jinja)
     if own.system is not None:
-        system = f"[{{'role': 'system', 'content': {_literal(own.system)}}}]"
+        system = f"[{{'role': 'system', 'content': {literal(own.system)}}}]"
         other = "messages[0]['role'] != 'system'"
-        jinja = f"{{% if {other} %}}{{% set messages = {system} + messages %}}{{% endif %}}{jinja}"
+        jinja = prepend(f"{{% if {other} %}}{{% set messages = {system} + messages %}}{{% endif %}}", jinja)
     return jinja
 
 
@@ -53,10 +66,4 @@ def _adds_bos(template: PromptTemplate) -> bool:
 
 def _around(pattern: str, value: str) -> str:
     before, _, after = pattern.partition("{" + FIELD + "}")
-    return "".join(f"{{{{ {part} }}}}" for part in (_literal(before), value, _literal(after)) if part != "''")
-
-
-def _literal(text: str) -> str:
-    """Return a string literal of Jinja."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
-    return f"'{escaped}'"
+    return "".join(f"{{{{ {part} }}}}" for part in (literal(before), value, literal(after)) if part != "''")

@@ -9,7 +9,14 @@ from typing import Literal
 from transformers import GenerationConfig
 
 from sipo_pl.engine.lora.adapters import Factors, check_fit, interpolate, weighted_sum, write_adapter
-from sipo_pl.engine.models.loading import load_base, load_outline, load_tokenizer, resolve_base_model, weights_hash
+from sipo_pl.engine.models.loading import (
+    load_base,
+    load_outline,
+    load_template,
+    load_tokenizer,
+    resolve_base_model,
+    weights_hash,
+)
 from sipo_pl.engine.models.merge import Drift, Dtype, merge, write_model
 from sipo_pl.messages.errors import UserError
 from sipo_pl.storage.artifacts import atomic_path, read_jsonl
@@ -82,7 +89,7 @@ def export_folders(source: Source, plan: Plan, out: Path) -> dict[ExportKind, Pa
     recipe, kept = source.recipe
     for policy in source.policies:
         check_fit(policy.source or source.folder, policy.factors, load_outline(policy.base_model))
-    template = PromptTemplate(load_tokenizer(source.base_models[0]), source.template)
+    template = load_template(source.base_models[0], source.template)
     factors = [policy.factors for policy in source.policies]
     models: dict[str, Factors] = {}
     if "interpolated" in plan.kinds:
@@ -93,6 +100,7 @@ def export_folders(source: Source, plan: Plan, out: Path) -> dict[ExportKind, Pa
         source, recipe, template, plan.weights, models, prompts=plan.prompts, max_new_tokens=plan.max_new_tokens
     )
     writer = _Writer(source, plan, template)
+    ends = sorted(template.end_ids)
     scores = read_scores(recipe, kept, plan.weights)
     folders: dict[ExportKind, Path] = {}
     for kind in plan.kinds:
@@ -101,7 +109,7 @@ def export_folders(source: Source, plan: Plan, out: Path) -> dict[ExportKind, Pa
             drift = writer.write(kind, aside, models)
             writer.add_tokenizer(aside)
             base, other = writer.base_name, writer.other_tokens
-            text = card(Card(kind, source, plan.weights, base, scores, found, drift, other, template.eos_id))
+            text = card(Card(kind, source, plan.weights, base, scores, found, drift, other, ends))
             (aside / "README.md").write_text(text, encoding="utf-8")
         log.info("export: %s", folders[kind])
     return folders
@@ -176,10 +184,10 @@ class _Writer:
     def _generation(self) -> GenerationConfig:
         """Return how the run's evaluation decoded, as far as `generate` knows it; nothing is taken from the base."""
         decoding, tokenizer = self.source.decoding, self.tokenizer
-        eos = self.template.eos_id
+        eos, ends = self.template.eos_id, sorted(self.template.end_ids)
         settings: dict[str, object] = {
             "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": eos,
+            "eos_token_id": eos if len(ends) == 1 else ends,
             "pad_token_id": eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         }
         if decoding.temperature > 0:

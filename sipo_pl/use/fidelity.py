@@ -72,14 +72,13 @@ def measure(
     ]
     decoding = Decoding(max_length=source.decoding.max_length, max_new_tokens=max_new_tokens, batch_rows=None)
     with Progress("distance from fusion", len(requests), "prompts") as progress:
-        made = generate(policies, requests, decoding, source.divergence, template.eos_id, source.seed, progress.advance)
-    answers = [
-        Encoded(
-            [*request.prompt_ids, *one.token_ids, *([template.eos_id] * (one.finish_reason == "eos"))],
-            len(request.prompt_ids),
+        made = generate(
+            policies, requests, decoding, source.divergence, template.end_ids, source.seed, progress.advance
         )
+    answers = [
+        Encoded([*request.prompt_ids, *one.whole], len(request.prompt_ids))
         for request, one in zip(requests, made, strict=True)
-        if one.token_ids or one.finish_reason == "eos"
+        if one.whole
     ]
     if not answers:
         return None

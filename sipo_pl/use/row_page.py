@@ -36,12 +36,12 @@ def show(seen: SeenRow, asked: Inspection, stage: str, console: Console) -> None
 def _notes(text: SeenText, asked: Inspection) -> list[str]:
     """Return what is particular about a text's special tokens and the border of prompt and response."""
     tokenizer, notes = asked.template.tokenizer, []
-    bos, eos = tokenizer.bos_token_id, asked.template.eos_id
+    bos, eos, ends = tokenizer.bos_token_id, asked.template.eos_id, asked.template.end_ids
     if bos is not None and text.ids[:2] == [bos, bos]:
         notes.append("begins with BOS twice")
     elif bos is not None and text.ids[0] != bos:
         notes.append("does not begin with BOS, which this tokenizer knows")
-    if len(text.ids) > text.prompt_length and text.ids[-1] != eos:
+    if len(text.ids) > text.prompt_length and text.ids[-1] not in ends:
         notes.append(f"does not end in EOS, token {eos}")
     if text.merged:
         alone = token_line(tokenizer, text.alone[text.prompt_length :], "").plain

@@ -92,7 +92,7 @@ def _of_run(folder: Path, base_model: str | None, policies: AlignmentStage | Non
         folder,
         tuple(recipe.objective_names),
         _over(found, base_model),
-        recipe.template,
+        recipe.dated_template,
         recipe_divergence(recipe),
         recipe.beta,
         recipe.dtype,

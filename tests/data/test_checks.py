@@ -19,6 +19,8 @@ def test_good_fields_pass() -> None:
     assert prompt_field(located("hi"), "field") == "hi"
     messages = [{"role": "system", "content": ""}, USER, {"role": "assistant", "content": "yes?"}, USER]
     assert prompt_field(located(messages), "field") == messages
+    parts = [{"type": "text", "text": "h", "image": None}, {"type": "text", "text": "i"}]  # as tables fill them
+    assert prompt_field(located([{"role": "user", "content": parts}]), "field") == [USER]
 
 
 @pytest.mark.parametrize("read", [text_field, number_field, prompt_field])

@@ -1,4 +1,6 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Template
+from sipo_pl.text.chat_rendering import ChatTemplate
 from sipo_pl.text.templates import PromptTemplate, common_prefix_length, search_response
+from sipo_pl.use.chat_template import as_chat_template, differing
 
 CORPUS = [
     "BEGINNING OF CONVERSATION: USER: What is the capital of France? ASSISTANT: The capital of France is Paris.",
@@ -314,6 +318,171 @@ def test_a_chat_template_that_refuses_the_messages_says_so() -> None:
     )
     with pytest.raises(UserError, match="chat template: System role not supported"):
         chat(refusing, system="be brief")
+
+
+# end marks within texts
+
+
+@named
+def test_an_end_mark_of_a_plain_template_belongs_to_the_prompt(name: str) -> None:
+    template = plain(name, "{raw_prompt}</s>")
+    alone, encoded = template.prompt_ids("What?"), template.encode("What?", "Paris.")
+    assert alone[-1] == 2
+    assert alone.count(2) == 1
+    assert encoded.input_ids[: encoded.prompt_length] == alone
+    assert encoded.input_ids[encoded.prompt_length :].count(2) == 1
+    assert template.encode("What?", "").input_ids == [*alone, 2]
+
+
+@named
+def test_a_text_keeps_the_end_mark_that_it_ends_in(name: str) -> None:
+    template = plain(name)
+    assert template.text_ids("One.</s>") == [*template.text_ids("One."), 2]
+
+
+@pytest.mark.parametrize("mark", ["</s>", "</s>\n", "</s></s> "])
+@named
+def test_a_response_that_ends_in_the_end_mark_gets_no_second_one(name: str, mark: str) -> None:
+    for template in (plain(name), chat(CHATS["bos in the text"][0])):
+        assert template.encode("What?", f"Paris.{mark}") == template.encode("What?", "Paris.")
+    inner = template.encode("What?", "One.</s> Two.")
+    assert inner.input_ids[inner.prompt_length :].count(2) == 2  # where it was put, and at the end
+
+
+def test_another_end_token_of_the_model_ends_a_response_too() -> None:
+    tokenizer = byte_level()
+    template = PromptTemplate(tokenizer, Template(), more_ends=[3])
+    assert (template.eos_id, template.end_ids) == (2, {2, 3})
+    encoded = template.encode("What?", "Paris.<|end|>")
+    assert encoded.input_ids[-1] == 3
+    assert 2 not in encoded.input_ids
+    template.check_ends([("a", encoded)])
+
+
+# templates that depend on the clock
+
+CLOCKS = {
+    "llama": "{% set day = strftime_now('%d %b %Y') if strftime_now is defined else 'never' %}Today {{ day }}.",
+    "granite": "{{- 'Today %s.' % strftime_now('%-d. %B, %H:%M:%S') }}",
+    "in a macro": (
+        "{% macro head(form) %}{{ strftime_now(form) }}{% endmacro %}\n  {% if true %}{{ head('%Y') }}{% endif %}"
+    ),
+}
+TURNS = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}</s>{% endfor %}"
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+def test_a_template_that_shows_the_date_shows_that_of_the_run(name: str) -> None:
+    tokenizer = byte_level()
+    tokenizer.chat_template = CLOCKS[name] + TURNS
+    dated = PromptTemplate(tokenizer, Template("chat", date="2024-07-26T09:08:07"))
+    shown = {"llama": "Today 26 Jul 2024.", "granite": "Today 26. July, 09:08:07.", "in a macro": "2024"}[name]
+    assert dated.render("x").split("[")[0].strip() == shown
+    now = PromptTemplate(tokenizer, Template("chat"))
+    assert now.template.date is not None  # to be kept with the run
+    assert PromptTemplate(tokenizer, now.template).render("x") == now.render("x")
+    # what an exported folder holds needs no clock
+    other = byte_level()
+    other.chat_template = as_chat_template(dated)
+    assert other.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == dated.render("x")
+
+
+def test_a_template_without_a_clock_has_no_date() -> None:
+    assert chat(TURNS).template.date is None
+    with pytest.raises(UserError, match=r"template\.date: expected a date such as 2026-07-26, found 'today'"):
+        PromptTemplate(byte_level(), Template(date="today"))
+
+
+# templates that leave out what is said
+
+
+def test_a_template_of_parts_is_given_parts_and_exported_for_texts() -> None:
+    parts = (
+        "{% for m in messages %}[{{ m['role'] }}]{% for part in m['content'] %}{{ part['text'] }}{% endfor %}</s>"
+        "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    template = chat(parts, system="Be brief.")
+    assert template.render("Why?") == "[system]Be brief.</s>[user]Why?</s>[assistant]"
+    tokenizer = byte_level()
+    tokenizer.chat_template = as_chat_template(template)
+    assert differing(template, tokenizer, ["Why?", " two\nlines", "it's"]) == 0
+
+
+SKIPS = "{% for m in messages if m['role'] != 'system' %}[{{ m['role'] }}]{{ m['content'] }}</s>{% endfor %}"
+LAST = "[user]{{ messages[-1]['content'] }}</s>[assistant]"
+CUTS = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'][:20] }}</s>{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("jinja", "message"),
+    [
+        (SKIPS, "leaves out the system message 'a', message 1 of the turns system, user, assistant, user"),
+        (LAST, "leaves out the system message 'a', message 1 of the turns system, user, assistant, user"),
+        (CUTS, "leaves out the user message 'a question of more characters'"),
+    ],
+)
+def test_what_a_template_leaves_out_is_said(jinja: str, message: str) -> None:
+    messages = [
+        {"role": "system", "content": "a"},  # a letter that stands in every prompt
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "c"},
+        {"role": "user", "content": "a question of more characters"},
+    ]
+    template = chat(jinja)
+    with pytest.raises(UserError, match=message):
+        template.prompt_ids(messages)
+    assert "b" in template.render("b")
+
+
+def test_a_system_message_of_the_recipe_that_the_template_skips_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match="leaves out the system message 'be brief'"):
+        chat(SKIPS, system="be brief")
+
+
+def test_blanks_and_thoughts_may_go() -> None:
+    jinja = (
+        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'].split('</think>')[-1] | trim }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    messages = [{"role": "user", "content": " a\n b "}, {"role": "assistant", "content": "<think>hm</think> yes "}]
+    question = {"role": "user", "content": "why?"}
+    assert chat(jinja).render([*messages, question]) == "[user]a\n b</s>[assistant]yes</s>[user]why?</s>[assistant]"
+
+
+# templates without bounds
+
+
+@pytest.mark.parametrize(
+    ("jinja", "message"),
+    [
+        ("{{ lipsum() }}" + TURNS, "draws at random \\(lipsum\\)"),
+        ("{{ [1, 2] | random }}" + TURNS, "draws at random \\(random\\)"),
+        ("{{ 9 ** 9 ** 9 }}" + TURNS, "line 1: computes a power"),
+        ("\n{{ 'a' * 10000000000 }}" + TURNS, "line 2: multiplies by 10000000000"),
+        ("{% for i in range(10000000) %}{% endfor %}" + TURNS, "OverflowError: Range too big"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}" + TURNS, "RecursionError"),
+        ("{% for i in range(99999) %}{{ '-' * 999 }}{% endfor %}" + TURNS, "makes 99[0-9]\\d+ characters of"),
+        ("{{ 1 / 0 }}" + TURNS, "ZeroDivisionError"),
+        ("{% for m in messages %}", "line 1: Unexpected end of template"),
+    ],
+)
+def test_a_template_without_bounds_is_refused_in_one_line(jinja: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^the tokenizer's chat template: {message}"):
+        chat(jinja)
+
+
+def test_a_template_that_loops_is_broken_off_in_any_thread() -> None:
+    tokenizer = byte_level()
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    tokenizer.chat_template = TURNS + "{% if 'loop' in messages[-1]['content'] %}" + loops + "{% endif %}"
+    template = ChatTemplate(tokenizer, datetime(2024, 7, 26), seconds=0.3)
+    question = [{"role": "user", "content": "do loop"}]
+    for pool in (ThreadPoolExecutor(1), ThreadPoolExecutor(1)):
+        with pool, pytest.raises(UserError, match=r"takes more than 0\.3 s for one prompt: it loops"):
+            pool.submit(template.render, question).result()
+    with pytest.raises(UserError, match="it loops"):
+        template.render(question)
+    assert "fine" in template.render([{"role": "user", "content": "fine"}])
 
 
 def test_common_prefixes() -> None:

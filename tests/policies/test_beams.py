@@ -17,28 +17,32 @@ PROMPTS = [tuple(torch.randint(4, 250, (n,), generator=GENERATOR).tolist()) for 
 REVERSE = DIVERGENCES["reverse KL"]
 
 
-def plain_search(scores: Scores, prompt_length: int, width: int, limit: int, eos_id: int) -> Generated:
+def plain_search(scores: Scores, prompt_length: int, width: int, limit: int, *ends: int) -> Generated:
     """Return what a beam search over whole texts finds, by the rules of transformers 4.34."""
     beams, finished = [()], []
     for step in range(limit):
         totals = {(*beam, token): total for beam in beams for token, total in enumerate(scores(beam).tolist())}
-        ranked = sorted(totals.items(), key=lambda item: -item[1])[: 2 * width]
+        ranked = sorted(totals.items(), key=lambda item: -item[1])[: (1 + len(ends)) * width]
         for text, total in ranked[:width]:
-            if text[-1] == eos_id:
-                finished.append((total / (prompt_length + step), text[:-1], "eos"))
+            if text[-1] in ends:
+                finished.append((total / (prompt_length + step), text[:-1], text[-1]))
         finished = sorted(finished, reverse=True)[:width]
-        going = [(text, total) for text, total in ranked if text[-1] != eos_id][:width]
+        going = [(text, total) for text, total in ranked if text[-1] not in ends][:width]
         if len(finished) == width and finished[-1][0] >= ranked[0][1] / (prompt_length + step + 1):
             break
         beams = [text for text, _ in going]
     else:
-        finished += [(total / (prompt_length + limit), text, "length") for text, total in going]
-    _, text, reason = max(finished)
-    return Generated(list(text), reason)  # type: ignore[arg-type]
+        finished += [(total / (prompt_length + limit), text, -1) for text, total in going]
+    _, text, end = max(finished)
+    return Generated(list(text), "length") if end == -1 else Generated(list(text), "eos", end)
 
 
 def search(
-    policies: PolicySet, rows: list[Request], divergence: str = "reverse KL", eos_id: int = NO_EOS, **settings: int
+    policies: PolicySet,
+    rows: list[Request],
+    divergence: str = "reverse KL",
+    eos_id: int | list[int] = NO_EOS,
+    **settings: int,
 ) -> list[Generated]:
     decoding = Decoding(**{"beams": 3, "max_new_tokens": 7, **settings})
     return generate(policies, rows, decoding, DIVERGENCES[divergence], eos_id, seed=0)
@@ -61,6 +65,16 @@ def test_beams_are_those_of_a_plain_search(
     for prompt, one in zip(PROMPTS, found, strict=True):
         scores = fused_scores(models[:2], (0.6, 0.4), name, models[2], prompt)
         assert one == plain_search(scores, len(prompt), width, 7, eos_id)
+
+
+def test_several_end_tokens_leave_enough_beams(policies: PolicySet, models: list[Model]) -> None:
+    ends = sorted({end_token(policies, place) for place in (0, 1, 3, 4)})
+    rows = [Request(str(p), prompt, (0.6, 0.4)) for p, prompt in enumerate(PROMPTS)]
+    found = search(policies, rows, "reverse KL", ends, beams=3)
+    for prompt, one in zip(PROMPTS, found, strict=True):
+        scores = fused_scores(models[:2], (0.6, 0.4), "reverse KL", models[2], prompt)
+        assert one == plain_search(scores, len(prompt), 3, 7, *ends)
+    assert len({one.end_id for one in found}) > 1
 
 
 def test_the_plain_search_meets_both_ends(policies: PolicySet) -> None:

@@ -50,7 +50,7 @@ WEIGHTS = ((0.7, 0.3, 0.0), (0.2, 0.8, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (
 def decode(
     policies: PolicySet,
     rows: list[Request],
-    eos_id: int = NO_EOS,
+    eos_id: int | list[int] = NO_EOS,
     seed: int = 0,
     divergence: Divergence = REVERSE,
     **settings: float,
@@ -143,23 +143,36 @@ def test_the_end_token_ends_a_response_and_is_not_part_of_it(policies: PolicySet
     eos_id = whole[1].token_ids[4]
     for full, found in zip(whole, decode(policies, rows, eos_id=eos_id), strict=True):
         if eos_id in full.token_ids:
-            assert found == Generated(full.token_ids[: full.token_ids.index(eos_id)], "eos")
+            assert found == Generated(full.token_ids[: full.token_ids.index(eos_id)], "eos", eos_id)
         else:
             assert found == full
     assert {full.finish_reason for full in decode(policies, rows, eos_id=eos_id)} == {"eos", "length"}
 
 
+def test_any_of_several_end_tokens_ends_a_response(policies: PolicySet) -> None:
+    rows = requests((0.7, 0.3, 0.0))
+    whole = decode(policies, rows)
+    ends = [whole[0].token_ids[3], whole[1].token_ids[4], 1]
+    found = decode(policies, rows, eos_id=ends)
+    for full, one in zip(whole, found, strict=True):
+        place = next((i for i, token in enumerate(full.token_ids) if token in ends), None)
+        assert one == (full if place is None else Generated(full.token_ids[:place], "eos", full.token_ids[place]))
+        assert one.whole == full.token_ids[: len(full.token_ids) if place is None else place + 1]
+    assert {one.end_id for one in found} >= set(ends[:2])
+
+
 def test_a_first_token_that_ends_leaves_an_empty_response(policies: PolicySet) -> None:
     row = requests((1.0, 0.0, 0.0))[0]
     first = decode(policies, [row])[0].token_ids[0]
-    assert decode(policies, [row], eos_id=first) == [Generated([], "eos")]
+    assert decode(policies, [row], eos_id=first) == [Generated([], "eos", first)]
 
 
 def test_the_end_token_in_the_last_place_counts_as_an_end(policies: PolicySet) -> None:
     row = requests((1.0, 0.0, 0.0))[0]
     tokens = decode(policies, [row])[0].token_ids
     place = next(i for i, token in enumerate(tokens) if token not in tokens[:i] and i > 0)
-    assert decode(policies, [row], eos_id=tokens[place], max_new_tokens=place + 1) == [Generated(tokens[:place], "eos")]
+    ended = Generated(tokens[:place], "eos", tokens[place])
+    assert decode(policies, [row], eos_id=tokens[place], max_new_tokens=place + 1) == [ended]
     assert decode(policies, [row], eos_id=tokens[place], max_new_tokens=place) == [Generated(tokens[:place], "length")]
 
 

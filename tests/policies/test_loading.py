@@ -1,5 +1,7 @@
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -7,7 +9,14 @@ from safetensors.torch import save_file
 from tiny import make_tiny_model
 from transformers import AutoModelForCausalLM
 
-from sipo_pl.engine.models.loading import load_base, load_tokenizer, resolve_base_model, tokenizer_hash, weights_hash
+from sipo_pl.engine.models.loading import (
+    end_tokens,
+    load_base,
+    load_tokenizer,
+    resolve_base_model,
+    tokenizer_hash,
+    weights_hash,
+)
 from sipo_pl.messages.errors import UserError
 
 
@@ -44,6 +53,32 @@ def test_a_base_is_frozen_and_in_eval_mode(tiny_model: Path) -> None:
     assert model.dtype == torch.bfloat16
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        ({"eos_token_id": [2, 3]}, {"eos_token_id": 5}, (2, 3)),
+        ({"eos_token_id": 3}, {}, (3,)),
+        ({}, {"eos_token_id": 5}, ()),  # as transformers, which asks one file alone
+        (None, {"eos_token_id": [5, 2]}, (5, 2)),
+        (None, {"text_config": {"eos_token_id": 7}}, (7,)),
+        (None, {"eos_token_id": None}, ()),
+    ],
+)
+def test_end_tokens_are_those_of_transformers(
+    tmp_path: Path, generation: dict[str, Any] | None, config: dict[str, Any], expected: tuple[int, ...]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    assert end_tokens(str(tmp_path)) == expected
+
+
+def test_end_tokens_that_are_none_are_named(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, "</s>"]}')
+    with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id: expected a token's number .* '</s>'"):
+        end_tokens(str(tmp_path))
 
 
 def test_a_generation_config_of_the_model_has_no_say(tmp_path: Path) -> None:

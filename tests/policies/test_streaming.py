@@ -36,7 +36,7 @@ REQUESTS = _requests()
 def alone(policies: PolicySet, rule: str = "reverse KL") -> dict[str, Generated]:
     """Return what each request gets from the batch stages, decoded by itself."""
     return {
-        request.key: generate(policies, [request], decoding, DIVERGENCES[rule], ENDS, SEED)[0]
+        request.key: generate(policies, [request], decoding, DIVERGENCES[rule], ENDS, SEED)[0]._replace(end_id=None)
         for request, decoding in REQUESTS
     }
 

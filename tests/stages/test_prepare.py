@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import make_tiny_tokenizer
+from tiny import make_tiny_model, make_tiny_tokenizer
 from transformers import AutoTokenizer, LlamaConfig, OPTConfig, PreTrainedConfig
 
 from sipo_pl.data.converters.helpsteer import HelpSteer
@@ -14,7 +14,7 @@ from sipo_pl.data.lengths import Lengths
 from sipo_pl.data.prepared_splits import Splits, divide
 from sipo_pl.data.readers import read_all
 from sipo_pl.data.splits import Split
-from sipo_pl.engine.models.loading import load_tokenizer
+from sipo_pl.engine.models.loading import load_template, load_tokenizer
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.data import Mixture
@@ -521,3 +521,76 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_named_with_both_numbers
     tokenizer.save_pretrained(folder)
     with pytest.raises(UserError, match=r"its tokenizer has 262 tokens and the model 260 embeddings"):
         prepare(recipe, overwrite=True)
+
+
+# a file that is there twice
+
+
+def test_a_file_under_two_spellings_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    train = tmp_path / "train.jsonl"
+    (tmp_path / "link.jsonl").symlink_to(train)
+    for other in (train, tmp_path / "." / "x" / ".." / "train.jsonl", tmp_path / "link.jsonl"):
+        with pytest.raises(UsageError, match=r"^data\.train: names .*: every row of it would count twice"):
+            prepare(with_data(recipe, train=[train, str(tmp_path) + "/./" + other.name]))
+
+
+def test_a_copy_of_a_file_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    train = tmp_path / "train.jsonl"
+    (tmp_path / "copy.jsonl").write_bytes(train.read_bytes())
+    with pytest.raises(UserError, match=r"data\.train: .*train\.jsonl and .*copy\.jsonl hold the same"):
+        prepare(with_data(recipe, train=[train, tmp_path / "copy.jsonl"]))
+
+
+# chat templates
+
+
+def with_chat(recipe: Recipe, tmp_path: Path, jinja: str) -> Recipe:
+    base = make_tiny_model(tmp_path / "model", chat_template=jinja)
+    return replace(recipe, base_model=str(base), template=Template("chat"))
+
+
+TURNS = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
+
+
+def test_a_run_keeps_the_date_that_its_template_shows(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = with_chat(recipe, tmp_path, "{{ strftime_now('%H:%M:%S ') }}" + TURNS)
+    assert recipe.dated_template.date is None
+    prepare(recipe)
+    manifest = Manifest.read(recipe.layout.stage("prepare"))
+    assert manifest is not None
+    date = manifest.notes["date"]
+    for later in (recipe, replace(recipe, round=2)):
+        assert later.dated_template == Template("chat", date=date)
+        assert later.keys()["template"]["date"] == date
+    template = load_template(recipe.base_model, recipe.dated_template)
+    assert template.render("x") == f"{date[11:]} <s>user: x</s>"
+    prepare(recipe)  # complete, whatever the clock says now
+    given = replace(recipe, template=Template("chat", date="2024-07-26"))
+    assert load_template(given.base_model, given.dated_template).render("x").startswith("00:00:00 ")
+
+
+def test_a_template_without_a_clock_leaves_the_keys_as_they_are(recipe: Recipe) -> None:
+    prepare(recipe)
+    assert recipe.dated_template == recipe.template
+
+
+@pytest.mark.parametrize(
+    ("jinja", "reason"),
+    [
+        ("{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}</s>{% endfor %}", "leaves out the system"),
+        (
+            "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system here') }}{% endif %}" + TURNS,
+            "No system here",
+        ),
+    ],
+)
+def test_a_row_that_the_template_cannot_say_is_named(recipe: Recipe, tmp_path: Path, jinja: str, reason: str) -> None:
+    recipe = with_chat(recipe, tmp_path, jinja)
+    path = tmp_path / "train.jsonl"
+    prompt = [{"role": "system", "content": 'Say "é".'}, {"role": "user", "content": "Why?"}]
+    with path.open("a") as file:
+        for response, helpful in (("a", 1), ("b", 0)):
+            row = {"prompt": prompt, "response": response, "helpful": helpful, "verbose": helpful}
+            file.write(json.dumps(row) + "\n")
+    with pytest.raises(UserError, match=rf"train\.jsonl:21: the tokenizer's chat template: {reason}"):
+        prepare(recipe)

@@ -1,8 +1,10 @@
 """HelpSteer's schema: one response a row, with a score for each objective."""
 
 import itertools
+import math
+import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,8 +22,12 @@ from sipo_pl.data.converters.base import (
 from sipo_pl.data.map_batches import adjacent_runs
 from sipo_pl.data.readers import Located
 from sipo_pl.data.rows import PairRow
+from sipo_pl.messages.errors import SettingError, UserError
 from sipo_pl.recipe.recipe import Objective
 from sipo_pl.text.prompt import Prompt, prompt_id
+
+MANY = 10_000  # pairs of one prompt, more than which are made only where they are asked for
+LEFT = "pairs over max_pairs of a prompt"
 
 
 class _Scored(NamedTuple):
@@ -47,6 +53,7 @@ class HelpSteer(Converter):
         response: column of the response
         score_range: least and largest score that is expected, such as [0, 4]; any where not given
         sums: name to the columns that it adds up; an objective's column may be such a name
+        max_pairs: pairs of a prompt at most, drawn from all; 10,000 and an error beyond where not given
     """
 
     def __init__(
@@ -55,7 +62,11 @@ class HelpSteer(Converter):
         response: str = "response",
         score_range: Sequence[float] | None = None,
         sums: Mapping[str, Sequence[str]] | None = None,
+        max_pairs: int | None = None,
     ) -> None:
+        if max_pairs is not None and (isinstance(max_pairs, bool) or not isinstance(max_pairs, int) or max_pairs < 1):
+            raise SettingError("max_pairs", f"expected a number from 1 on, found {max_pairs!r}")
+        self.max_pairs = max_pairs
         self.prompt_column, self.response_column = prompt, response
         self.score_range, self.sums = checked_range(score_range, "score_range"), sums or {}
 
@@ -65,12 +76,30 @@ class HelpSteer(Converter):
         for group in self._groups(rows, objectives, dropped):
             if len(group.responses) == 1:
                 dropped[ONE_RESPONSE] += 1
-            for first, second in itertools.combinations(group.responses, 2):
+            for first, second in self._twos(group, dropped):
                 if first.text == second.text and not self.compat.keep_degenerate:
                     dropped[IDENTICAL] += 1
                 else:
                     pairs.append(_pair(group, first, second))
         return Converted(pairs, dropped)
+
+    def _twos(self, group: _Group, dropped: Counter[str]) -> Iterator[tuple[_Scored, _Scored]]:
+        """Yield every two responses of a prompt, or as many as are asked for, in order."""
+        responses = group.responses
+        total, twos = math.comb(len(responses), 2), itertools.combinations(responses, 2)
+        if self.max_pairs is None and total > MANY:
+            shown = str(group.prompt)[:60]
+            raise UserError(
+                f"data: {len(responses)} responses to the prompt {shown!r} make {total} pairs; "
+                f"data.converter.init_args.max_pairs draws so many a prompt, and init_args.prompt, now "
+                f"{self.prompt_column!r}, is the column that tells prompts apart"
+            )
+        if self.max_pairs is None or total <= self.max_pairs:
+            yield from twos
+            return
+        dropped[LEFT] += total - self.max_pairs
+        chosen = set(random.Random(group.prompt_id).sample(range(total), self.max_pairs))
+        yield from (two for place, two in enumerate(twos) if place in chosen)
 
     def _groups(
         self, rows: Iterable[Located], objectives: Sequence[Objective], dropped: Counter[str]

@@ -27,6 +27,7 @@ class HelpSteer2(HelpSteer):
         response: column of the response
         score_range: least and largest score that is expected
         sums: name to the columns that it adds up; an objective's column may be such a name
+        max_pairs: pairs of a prompt at most, drawn from all; 10,000 and an error beyond where not given
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class HelpSteer2(HelpSteer):
         response: str = "response",
         score_range: Sequence[float] | None = (0, 4),
         sums: Mapping[str, Sequence[str]] | None = None,
+        max_pairs: int | None = None,
     ) -> None:
         if turns not in _KINDS:
             raise UsageError(f"data.converter.init_args.turns: expected {' or '.join(_KINDS)}, found {turns!r}")
-        super().__init__(prompt, response, None if score_range is None else list(score_range), sums)
+        super().__init__(prompt, response, None if score_range is None else list(score_range), sums, max_pairs)
         self.turns = turns
 
     def pairs(self, rows: Iterable[Located], objectives: Sequence[Objective]) -> Converted[PairRow]:

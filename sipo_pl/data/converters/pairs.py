@@ -19,6 +19,7 @@ from sipo_pl.data.rows import PairRow
 from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.recipe import Objective
 from sipo_pl.storage.artifacts import require_key
+from sipo_pl.storage.unicode_names import composed
 from sipo_pl.text.prompt import prompt_id
 
 Label = Literal["index", "sign", "scores"]
@@ -84,10 +85,11 @@ class Pairs(Converter):
     def _kind(self, objective: Objective, objectives: Sequence[Objective]) -> Label:
         if not isinstance(self.label, Mapping):
             return self.label
-        for name in self.label:
+        labels = {composed(name): kind for name, kind in self.label.items()}
+        for name in labels:
             if name not in (known := [one.name for one in objectives]):
                 raise UsageError(f"data.converter.init_args.label: no objective {name!r}{nearest(name, known)}")
-        return self.label.get(objective.name, "index")
+        return labels.get(objective.name, "index")
 
     def _pair(
         self, located: Located, objectives: Sequence[Objective], kinds: Mapping[str, Label], ids: "_Ids"
@@ -159,6 +161,6 @@ def _label(located: Located, objective: Objective, table: Mapping[float, Literal
     value = number_field(located, column)
     if value not in table:
         expected = ", ".join(f"{one:g}" for one in sorted(table)[1:])
-        raise wrong(located[0], column, f"{expected} or -1", located[1][column])
+        raise wrong(located[0], column, f"{expected} or -1", require_key(located[1], column, located[0]))
     index = table[value]
     return index if index == -1 or objective.direction == "max" else (0 if index else 1)

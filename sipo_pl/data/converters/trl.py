@@ -13,6 +13,7 @@ from sipo_pl.data.rows import PairRow, PromptRow
 from sipo_pl.messages.errors import UsageError, UserError, nearest
 from sipo_pl.recipe.recipe import Objective
 from sipo_pl.storage.artifacts import require_key
+from sipo_pl.storage.unicode_names import same_name
 from sipo_pl.text.prompt import Prompt, prompt_id
 
 log = logging.getLogger("sipo_pl")
@@ -133,9 +134,12 @@ class TRL(Converter):
 
     def _has_prompt(self, located: Located) -> bool:
         location, row = located
-        if self.own_prompt is not None and self.own_prompt not in row and not set(self.sides) & set(row):
+        if self.own_prompt is None:
+            return False
+        has_prompt = same_name(self.own_prompt, row) is not None
+        if not has_prompt and all(same_name(side, row) is None for side in self.sides):
             require_key(row, self.own_prompt, location)
-        return self.own_prompt is not None and self.own_prompt in row
+        return has_prompt
 
     def _split_messages(self, location: str, chosen: list[Any], rejected: list[Any]) -> _Preference:
         whole = []

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 
 from sipo_pl.data.loader import FrozenValues, PairLoader, RowKey, TrainingPair
 from sipo_pl.data.preference import Select, preference_pairs, realignment_pairs, unique_rows, unique_texts
-from sipo_pl.engine.models.loading import load_tokenizer
+from sipo_pl.engine.models.loading import load_template
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.inputs import stage_input
 from sipo_pl.recipe.recipe import Recipe
@@ -72,7 +72,7 @@ class PreferenceData(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read and tokenise the pairs."""
-        template = PromptTemplate(load_tokenizer(self.recipe.policy_base), self.recipe.template)
+        template = load_template(self.recipe.policy_base, self.recipe.dated_template)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if stage == "fit":

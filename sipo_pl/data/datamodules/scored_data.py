@@ -15,6 +15,7 @@ from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.rewards.scorer import scored_ids
 from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.text.chat_rendering import ChatTemplate
 from sipo_pl.text.prompt import TextRow, text_id
 from sipo_pl.text.reward_template import TextTemplate
 from sipo_pl.text.templates import Encoded
@@ -108,6 +109,7 @@ class ScoredData(LightningDataModule):
         """Return the distinct responses of a split's pairs."""
         path = self.recipe.layout.pairs(split)
         tokenizer = load_tokenizer(self.recipe.base_model)
+        chat = ChatTemplate(tokenizer, self.recipe.date) if self.template is None else None
         found: dict[str, ScoredText] = {}
         long = 0
         for row in read_jsonl(path, ["pair_id", "prompt_id", "prompt", "response_0", "response_1"]):
@@ -118,7 +120,7 @@ class ScoredData(LightningDataModule):
                 name = text_id(row["prompt_id"], row[key])
                 if name in found:
                     continue
-                ids = scored_ids(tokenizer, self.template, TextRow(row["prompt"], row[key]))
+                ids = scored_ids(tokenizer, chat, self.template, TextRow(row["prompt"], row[key]))
                 if len(ids) > self.max_length:
                     long += 1
                     continue

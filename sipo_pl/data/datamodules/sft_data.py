@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 
 from sipo_pl.data.rows import SFTRow
 from sipo_pl.data.step_loader import StepLoader
-from sipo_pl.engine.models.loading import load_tokenizer
+from sipo_pl.engine.models.loading import load_template
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.artifacts import read_jsonl
@@ -166,7 +166,7 @@ class SFTData(LightningDataModule):
             raise UserError(
                 f"{path}: no such file; `sipo_pl prepare` makes it where the recipe says stages: {{sft: true}}"
             )
-        template = PromptTemplate(load_tokenizer(self.recipe.base_model), self.recipe.template)
+        template = load_template(self.recipe.base_model, self.recipe.dated_template)
         truncate = self.recipe.compat.truncate_sft
         rows = read_jsonl(path, KEYS)
         examples, dropped = sft_examples(rows, self.responses, template, self.max_length, truncate=truncate)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from sipo_pl.engine.decoding.fused_rows import FusedRows, Fusion
-from sipo_pl.engine.decoding.options import Decoding, FinishReason, Generated, Request, end_ids
+from sipo_pl.engine.decoding.options import Decoding, Generated, Request, end_ids
 from sipo_pl.engine.decoding.slot_sizes import SlotSizes
 
 
@@ -119,7 +119,7 @@ class _Search:
             if candidate.token not in self.end_ids:
                 chosen.append(candidate)
             elif rank < self.width:  # an end that is less likely than all beams is no text
-                self._finish(candidate.total / length, self.beams[candidate.beam], "eos")
+                self._finish(candidate.total / length, self.beams[candidate.beam], candidate.token)
         self.beams = [[*self.beams[one.beam], one.token] for one in chosen]
         # what goes on can only become less likely; one more token is all the length it can gain now
         hopeless = len(self.finished) == self.width and self._worst >= ranked[0].total / (length + 1)
@@ -127,7 +127,7 @@ class _Search:
             return []
         if len(self.beams[0]) == self.limit:
             for one, beam in zip(chosen, self.beams, strict=True):
-                self._finish(one.total / (length + 1), beam, "length")
+                self._finish(one.total / (length + 1), beam, None)
             return []
         return chosen
 
@@ -135,10 +135,10 @@ class _Search:
     def _worst(self) -> float:
         return min(one.score for one in self.finished)
 
-    def _finish(self, score: float, tokens: list[int], reason: FinishReason) -> None:
-        """Keep a text among the best finished ones, as many as there are beams."""
+    def _finish(self, score: float, tokens: list[int], end_id: int | None) -> None:
+        """Keep a text, and the token that ended it, among the best finished ones, as many as there are beams."""
         if len(self.finished) == self.width:
             if score <= self._worst:
                 return
             self.finished.remove(min(self.finished, key=lambda one: one.score))
-        self.finished.append(Hypothesis(score, Generated(tokens, reason)))
+        self.finished.append(Hypothesis(score, Generated(tokens, "length" if end_id is None else "eos", end_id)))

@@ -167,4 +167,4 @@ def _decode(
         while batch.busy:
             stepped = batch.step()
             on_progress(sum(row.finish_reason is not None for row in stepped), len(stepped))
-    return [Generated(row.tokens, row.finish_reason or "length") for row in rows]
+    return [Generated(row.tokens, row.finish_reason or "length", row.end_id) for row in rows]

@@ -65,12 +65,19 @@ class Generated(NamedTuple):
     """A decoded response.
 
     Args:
-        token_ids: without EOS
+        token_ids: without the token that ended it
         finish_reason: "eos", or "length" where it was cut
+        end_id: the token that ended it; None where it was cut
     """
 
     token_ids: list[int]
     finish_reason: FinishReason
+    end_id: int | None = None
+
+    @property
+    def whole(self) -> list[int]:
+        """Return its tokens with the one that ended it."""
+        return self.token_ids if self.end_id is None else [*self.token_ids, self.end_id]
 
 
 def end_ids(eos_id: int | Collection[int]) -> frozenset[int]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, cached_file
 
 from sipo_pl.engine.models.files import refuse_pickles
 from sipo_pl.engine.models.model_check import check_model
@@ -25,7 +26,9 @@ from sipo_pl.engine.models.quantization import check_four_bits, four_bits, keep_
 from sipo_pl.engine.models.text_limit import TextLimit, config_text_limit, text_limit
 from sipo_pl.messages.errors import UserError
 from sipo_pl.messages.logs import quiet_libraries
-from sipo_pl.storage.artifacts import atomic_path, content_hash, file_hash
+from sipo_pl.recipe.recipe import Template
+from sipo_pl.storage.artifacts import atomic_path, content_hash, file_hash, read_json, require_object
+from sipo_pl.text.templates import PromptTemplate
 
 log = logging.getLogger("sipo_pl")
 
@@ -64,6 +67,37 @@ def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
     tokenizer = read_tokenizer(name, label)
     check_vocabulary(tokenizer, config, label)
     return tokenizer
+
+
+def load_template(base_model: str, template: Template) -> PromptTemplate:
+    """Return what puts prompts to a base model, with the tokens that end its answers.
+
+    Raises:
+        UserError: no tokenizer, a template that is wrong, or a model's config whose end tokens are no tokens.
+    """
+    return PromptTemplate(load_tokenizer(base_model), template, end_tokens(base_model))
+
+
+def end_tokens(base_model: str) -> tuple[int, ...]:
+    """Return the tokens that end an answer by the model's generation config, or by its config where it has none.
+
+    Raises:
+        UserError: something else than a token or a list of tokens.
+    """
+    for name in (GENERATION_CONFIG_NAME, CONFIG_NAME):
+        try:
+            file = cached_file(resolve_base_model(base_model), name, _raise_exceptions_for_missing_entries=False)
+        except OSError:  # a hub name of which there is nothing at hand
+            return ()
+        if file is None:
+            continue
+        found = require_object(read_json(Path(file)), str(file))
+        value = found.get("eos_token_id", (found.get("text_config") or {}).get("eos_token_id"))
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if wrong := [one for one in ids if isinstance(one, bool) or not isinstance(one, int)]:
+            raise UserError(f"{file}: eos_token_id: expected a token's number or a list of them, found {wrong[0]!r}")
+        return tuple(ids)
+    return ()
 
 
 def load_base(

@@ -100,12 +100,12 @@ def decode(
     ]
     policies = stack_policies([_policy(*one) for one in zip(bases, adapters, strict=True)], "float32")
     decoding = Decoding(beams=num_beams, max_length=max_length)
-    made = generate(policies, requests, decoding, divergence, template.eos_id, seed=0, raw_logits=as_released)
+    made = generate(policies, requests, decoding, divergence, template.end_ids, seed=0, raw_logits=as_released)
     found = []
     for prompt, request, generated in zip(prompts, requests, made, strict=True):
-        new_ids = generated.token_ids + [template.eos_id] * (generated.finish_reason == "eos")
         text = prompt + template.decode(generated.token_ids)
-        found.append(Decoded([*request.prompt_ids, *new_ids], new_ids, text, generated.finish_reason))
+        whole = [*request.prompt_ids, *generated.whole]
+        found.append(Decoded(whole, generated.whole, text, generated.finish_reason))
     return found
 
 

@@ -9,7 +9,7 @@ from sipo_pl.data.loader import TrainingPair
 from sipo_pl.data.preference import mask_common_prefix
 from sipo_pl.data.preference import realignment_pairs as tokenized_pairs
 from sipo_pl.data.rows import KeptRow
-from sipo_pl.engine.models.loading import load_tokenizer
+from sipo_pl.engine.models.loading import load_template
 from sipo_pl.recipe.recipe import DEFAULT_TEXT, Template
 from sipo_pl.text.templates import Encoded, PromptTemplate
 
@@ -108,4 +108,4 @@ def _labelled(row: Encoded) -> Labelled:
 @cache
 def template_of(base_model: str, prompt_template: str) -> PromptTemplate:
     """Return the plain template `prompt_template` with the tokenizer of `base_model`."""
-    return PromptTemplate(load_tokenizer(base_model), Template(text=prompt_template))
+    return load_template(base_model, Template(text=prompt_template))
