@@ -1,5 +1,6 @@
 """Where a run keeps what its rounds make, and what a recipe may say of rounds."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,25 @@ def test_wrong_rounds_and_marks_are_refused(changes: dict[str, Any], key: str, p
     with pytest.raises(SettingError) as caught:
         check_recipe(make_recipe(**changes))
     assert (caught.value.key, caught.value.problem) == (key, problem)
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"use_dora": True}, "use_dora cannot be carried by stacked adapters"),
+        (
+            {"bias": "all", "modules_to_save": ["lm_head"]},
+            "modules_to_save, bias cannot be carried by stacked adapters",
+        ),
+        ({"peft_type": "IA3"}, "not a LoRA adapter but IA3"),
+        ({}, "adapter_model.safetensors is missing; weights are read as safetensors only"),
+    ],
+)
+def test_an_adapter_that_cannot_be_used_is_refused_by_its_config(
+    tmp_path: Path, config: dict[str, Any], problem: str
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, **config}))
+    recipe = make_recipe(objectives=[Objective("a", adapter=str(tmp_path)), Objective("b")])
+    with pytest.raises(SettingError) as caught:
+        check_recipe(recipe)
+    assert (caught.value.key, caught.value.problem) == ("objectives", f"adapter of 'a': {tmp_path}: {problem}")

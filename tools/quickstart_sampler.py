@@ -99,16 +99,17 @@ class Sampler:
         device: str = "cpu",
     ) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        from sipo_pl.engine.pretrained import read_tokenizer, read_weights
+
+        self.tokenizer: PreTrainedTokenizerBase = read_tokenizer(folder, folder, padding_side="left")
         if self.tokenizer.chat_template is None or end_of_turn not in self.tokenizer.get_vocab():
             raise UserError(f"{folder}: expected a tokenizer with a chat template and the token {end_of_turn}")
         self.tokenizer.pad_token = self.tokenizer.pad_token or end_of_turn  # masked, so that any token will do
         self.end = self.tokenizer.get_vocab()[end_of_turn]
-        self.model: PreTrainedModel = (
-            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(device)
-        )
+        model = read_weights(AutoModelForCausalLM, folder, folder, dtype=torch.float32)
+        self.model: PreTrainedModel = model.eval().to(torch.device(device))
         self.seed, self.max_new_tokens, self.temperature, self.top_p = seed, max_new_tokens, temperature, top_p
 
     def chat(self, job: Job) -> str:

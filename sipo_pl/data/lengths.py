@@ -39,6 +39,7 @@ class Lengths:
     def __init__(self, template: "PromptTemplate", *, loose: bool = False) -> None:
         self._template = template
         self._loose = loose
+        self.largest_token = 0  # of all that was measured
         self._prompts: dict[str, int] = {}
         self._texts: dict[tuple[str, str], TextLength] = {}
 
@@ -52,12 +53,15 @@ class Lengths:
         }
         for key, encoded in zip(new, self._template.encode_all(list(new.values())), strict=True):
             self._texts[key] = TextLength(encoded.prompt_length, encoded.response_length)
+            self.largest_token = max([self.largest_token, *encoded.input_ids])
 
     def prompt(self, row: PromptRow | PairRow) -> int:
         """Return the tokens of the row's rendered prompt."""
         name = row["prompt_id"]
         if name not in self._prompts:
-            self._prompts[name] = len(self._template.prompt_ids(row["prompt"]))
+            ids = self._template.prompt_ids(row["prompt"])
+            self._prompts[name] = len(ids)
+            self.largest_token = max([self.largest_token, *ids])
         return self._prompts[name]
 
     def sides(self, row: PairRow) -> tuple[TextLength, TextLength]:

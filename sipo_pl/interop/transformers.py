@@ -5,7 +5,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-__all__ = ["attention_name", "execution_device", "has_sequence_classifier", "sdpa_attention_forward"]
+__all__ = ["attention_name", "execution_device", "has_sequence_classifier", "is_stateful", "sdpa_attention_forward"]
 
 
 def attention_name(model: PreTrainedModel) -> str:
@@ -25,3 +25,8 @@ def execution_device(layer: nn.Module) -> torch.device | None:
 def has_sequence_classifier(config: PretrainedConfig) -> bool:
     """Return whether transformers has a sequence classifier for a model's family."""
     return type(config) in AutoModelForSequenceClassification._model_mapping
+
+
+def is_stateful(model: PreTrainedModel) -> bool:
+    """Return whether a family carries a state from token to token beside its attention, as Mamba does."""
+    return bool(getattr(model, "_is_stateful", False))

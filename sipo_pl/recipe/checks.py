@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
 
-from sipo_pl.messages.errors import SettingError, UsageError, nearest
+from sipo_pl.messages.errors import SettingError, UsageError, UserError, nearest
+from sipo_pl.recipe.adapter_config import ADAPTER_CONFIG, read_adapter_config
 from sipo_pl.recipe.data_checks import check_data
 from sipo_pl.recipe.methods import BASELINE
 from sipo_pl.recipe.recipe import Recipe, Template
 from sipo_pl.registry import METHODS, SWITCHES
 
 FIELD = "raw_prompt"
-ADAPTER_CONFIG = "adapter_config.json"
 _NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -94,12 +94,19 @@ def _check_objectives(recipe: Recipe) -> None:
         if not _NAME.fullmatch(name):  # it names folders, and weights are written name=0.5,name=0.5
             raise SettingError("objectives", f"the name {name!r} holds more than letters, digits and _ . -")
     for objective in recipe.objectives:
-        if objective.adapter is not None and not (Path(objective.adapter) / ADAPTER_CONFIG).is_file():
-            known = nearest(objective.adapter, _adapters_near(Path(objective.adapter)))
-            problem = (
-                f"adapter of {objective.name!r}: no PEFT adapter in {objective.adapter!r} ({ADAPTER_CONFIG} is missing)"
-            )
-            raise SettingError("objectives", f"{problem}{known}")
+        if objective.adapter is not None:
+            _check_adapter(objective.name, objective.adapter)
+
+
+def _check_adapter(name: str, adapter: str) -> None:
+    folder = Path(adapter)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        problem = f"adapter of {name!r}: no PEFT adapter in {adapter!r} ({ADAPTER_CONFIG} is missing)"
+        raise SettingError("objectives", f"{problem}{nearest(adapter, _adapters_near(folder))}")
+    try:
+        read_adapter_config(folder)
+    except UserError as error:
+        raise SettingError("objectives", f"adapter of {name!r}: {error}") from None
 
 
 def _adapters_near(folder: Path) -> Iterator[str]:

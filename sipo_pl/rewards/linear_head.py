@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 
 from sipo_pl.engine.models.files import read_tensor, tensor_files
+from sipo_pl.engine.models.pretrained import read_weights
 from sipo_pl.messages.errors import UserError
 from sipo_pl.rewards.scorer import Scorer
 
@@ -58,17 +59,8 @@ class LinearHeadScorer(Scorer):
             raise UserError(
                 f"model {self.settings.model!r}: {weight} has the shape {tuple(self.weight.shape)}, expected {expected}"
             )
-        model, info = AutoModel.from_pretrained(
-            folder,
-            config=self.config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-        self.refuse_partial(type(model).__name__, info)
-        return model
+        beside = (weight, *((bias,) if bias else ()), *self.ignored)
+        return read_weights(AutoModel, folder, self.label, config=self.config, unused=beside, dtype=dtype)
 
     def load(self) -> None:
         super().load()

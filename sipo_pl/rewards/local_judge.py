@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sipo_pl.engine.logprobs.response_logprobs import decoder, logits_of
+from sipo_pl.engine.models.model_check import check_logits, own_forward
+from sipo_pl.engine.models.pretrained import read_weights
 from sipo_pl.messages.errors import SettingError
 from sipo_pl.rewards.model_reward import model_hash
 from sipo_pl.rewards.scorer import Scorer, ScorerSettings
@@ -45,11 +47,8 @@ class JudgeScorer(Scorer):
         self.answers = [ids[0] for ids in found]
 
     def load_model(self, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-        model: PreTrainedModel = loaded[0]
-        self.refuse_partial(type(model).__name__, loaded[1])
+        model = read_weights(AutoModelForCausalLM, folder, self.label, config=self.config, dtype=dtype).eval()
+        check_logits(model, own_forward(model, self.label), self.label)
         return model
 
     def text(self, row: TextRow) -> str:

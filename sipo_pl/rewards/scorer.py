@@ -2,18 +2,18 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sipo_pl.engine.memory_budget import MemoryBudget
 from sipo_pl.engine.models.files import checkpoint_folder
+from sipo_pl.engine.models.pretrained import check_vocabulary, read_config, read_tokenizer
+from sipo_pl.engine.models.text_limit import check_tokens, text_limit
 from sipo_pl.messages.errors import SettingError, UserError, nearest
 from sipo_pl.text.prompt import TextRow
 from sipo_pl.text.reward_template import TextTemplate
@@ -80,17 +80,19 @@ class Scorer(ABC):
         self._open = False
         self.memory_budget = MemoryBudget()
 
+    @property
+    def label(self) -> str:
+        """Return what messages about the model begin with."""
+        return f"model {self.settings.model!r}"
+
     def check(self) -> None:
         """Read config and tokenizer and check them, and the names of the tensors where the weights are at hand."""
         if self._open:
             return
         name = self.settings.model
         folder = checkpoint_folder(name, weights=False)
-        try:
-            self.config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"model {name!r}: {str(error).strip().splitlines()[0]}") from error
+        self.config, self.tokenizer = read_config(folder, self.label), read_tokenizer(folder, self.label)
+        check_vocabulary(self.tokenizer, self.config, self.label)
         if self.template is None and not self.tokenizer.chat_template:
             raise SettingError("template", f"the tokenizer of {name!r} has no chat template; give one")
         self.check_checkpoint(folder)
@@ -102,29 +104,9 @@ class Scorer(ABC):
             return
         self.check()
         folder = checkpoint_folder(self.settings.model, weights=True)
-        try:
-            model = self.load_model(folder, getattr(torch, self.settings.dtype))
-        except (OSError, ValueError, SafetensorError) as error:
-            raise UserError(f"model {self.settings.model!r}: {str(error).strip().splitlines()[0]}") from error
+        model = self.load_model(folder, getattr(torch, self.settings.dtype))
         self.device = torch.device(self.settings.device or default_device())
         self.model = model.requires_grad_(False).eval().to(self.device)
-
-    def refuse_partial(self, kind: str, info: Mapping[str, Any]) -> None:
-        """Refuse a model of which transformers made up tensors.
-
-        Args:
-            kind: class of the model, for the error.
-            info: its loading info, with mismatched shapes let pass.
-
-        Raises:
-            UserError: with the first tensor that the checkpoint lacks, or has in another shape.
-        """
-        problems = [f"{name} is missing" for name in sorted(info["missing_keys"])]
-        for name, found, expected in sorted(info["mismatched_keys"], key=str):
-            problems.append(f"{name} has the shape {tuple(found)}, expected {tuple(expected)}")
-        if problems:
-            name = self.settings.model
-            raise UserError(f"model {name!r}: no {kind} of its config: {problems[0]} ({len(problems)} such)")
 
     def outputs(self, rows: Sequence[TextRow]) -> Tensor:
         """Return the outputs of each row; those of the rows of the last call are kept for the next objective.
@@ -146,6 +128,8 @@ class Scorer(ABC):
         ids = self._cut([text_ids(self.tokenizer, self.template, self.text(row)) for row in rows])
         if not all(ids):
             raise UserError(f"model {self.settings.model!r}: a text without tokens; let the template hold some text")
+        if (known := getattr(self.config.get_text_config(), "vocab_size", None)) and ids:
+            check_tokens(max(map(max, ids)), known, f"{self.label}: a text")
         found: dict[int, Tensor] = {}
 
         def score(tokens: int) -> None:
@@ -162,7 +146,10 @@ class Scorer(ABC):
 
     def _cut(self, ids: list[list[int]]) -> list[list[int]]:
         """Cut the front of texts that are too long, behind their first token: the response and its end matter most."""
+        assert self.model is not None
         limit = self.settings.max_length or getattr(self.config, "max_position_embeddings", None)
+        if model_limit := text_limit(self.model):
+            limit = min(limit or model_limit.tokens, model_limit.tokens)
         if limit is None:
             return ids
         if long := sum(len(one) > limit for one in ids):

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from sipo_pl.engine.models.pretrained import read_weights
 from sipo_pl.interop.transformers import has_sequence_classifier
 from sipo_pl.messages.errors import SettingError, UserError, nearest
 from sipo_pl.rewards.model_reward import ModelReward
 from sipo_pl.rewards.scorer import Scorer, ScorerSettings
 
-# tensors that old checkpoints hold and a classifier has no use for
-_UNUSED = ("rotary_emb.inv_freq", "position_ids", "lm_head.weight", "masked_bias")
+_UNUSED = ("lm_head.",)  # of the language model that a classifier was made of
 
 
 class SequenceClassifier(ModelReward):
@@ -71,19 +71,8 @@ class ClassifierScorer(Scorer):
             raise UserError(f"model {self.settings.model!r}: transformers has no sequence classifier for {kind} models")
 
     def load_model(self, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-        kind = type(model).__name__
-        self.refuse_partial(kind, info)
-        if unused := sorted(name for name in info["unexpected_keys"] if not name.endswith(_UNUSED)):
-            raise UserError(f"model {self.settings.model!r}: no {kind}: it has no {unused[0]} ({len(unused)} such)")
-        return model
+        kind = AutoModelForSequenceClassification
+        return read_weights(kind, folder, self.label, config=self.config, unused=_UNUSED, dtype=dtype)
 
     def pad_token(self, ids: list[list[int]]) -> int:
         """Return the model's padding, or, as it finds a row's end by that token, one that the batch does not hold."""

@@ -55,6 +55,7 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
     _label(splits, recipe)
     lengths = _lengths(recipe)
     divide(splits, lengths, recipe)
+    _check_lengths(splits, lengths, recipe)
     manifest.finish(folder, *_write(folder, splits, lengths, recipe))
 
 
@@ -157,6 +158,25 @@ def _lengths(recipe: Recipe) -> Lengths:
 
     template = PromptTemplate(load_tokenizer(recipe.base_model), recipe.template)
     return Lengths(template, loose=recipe.compat.loose_length_filter)
+
+
+def _check_lengths(splits: Splits, lengths: Lengths, recipe: Recipe) -> None:
+    """Raise UserError where a text is longer than a base model takes, or holds a token that it has not."""
+    from sipo_pl.engine.models.loading import base_limits
+    from sipo_pl.engine.models.text_limit import check_tokens
+
+    bases = dict.fromkeys([recipe.base_model, *(one.base_model for one in recipe.objectives if one.base_model)])
+    pairs = {
+        f"{split.name}: pair {pair['pair_id']!r}": max(side.whole for side in lengths.sides(pair))
+        for split in splits.pairs
+        for pair in split.rows
+    }
+    prompts = {f"test: prompt {row['prompt_id']!r}": lengths.prompt(row) + 1 for row in splits.test.rows}
+    for base in bases:
+        vocabulary, limit = base_limits(base)
+        check_tokens(lengths.largest_token, vocabulary)
+        for name, tokens in (pairs | prompts).items() if limit else ():
+            limit.check(tokens, f"{name} (data.max_length leaves it out)")
 
 
 def _write(folder: Path, splits: Splits, lengths: Lengths, recipe: Recipe) -> tuple[list[Path], int]:

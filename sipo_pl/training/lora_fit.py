@@ -21,6 +21,7 @@ from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.models.activation_checkpointing import checkpoint_layers
 from sipo_pl.engine.models.compilation import compile_layers
 from sipo_pl.engine.models.loading import load_base
+from sipo_pl.engine.models.text_limit import text_limit
 from sipo_pl.engine.models.zero3 import is_divided
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.method.seeds import seed_of
@@ -131,9 +132,11 @@ class LoRAFit(Fit):
         return self.forwards.batch_tokens or tokens_at_once(self.stack.model, self.forwards.checkpointing)
 
     def check_budget(self, rows: Mapping[str, Sequence[Encoded]]) -> None:
-        """Raise UserError where a pair or a row, by its id, is longer than the token budget that the config gives."""
-        budget = self.forwards.batch_tokens
+        """Raise UserError where a pair or a row, by its id, is longer than the model or the config's budget takes."""
+        budget, limit = self.forwards.batch_tokens, text_limit(self.stack.model)
         for name, together in rows.items():
+            if limit:
+                limit.check(max(len(row.input_ids) for row in together), f"{name} (data.max_length leaves it out)")
             if budget and (length := packed_length(together)) > budget:
                 raise UserError(
                     f"model.forwards.batch_tokens: {name} takes {length} tokens, more than the {budget} of a forward; "

@@ -15,12 +15,13 @@ from sipo_pl.data.datamodules.preference_data import PreferenceData
 from sipo_pl.data.loader import FrozenValues, PairBatch, RowKey, row_key
 from sipo_pl.engine.logprobs.reference_cache import Devices, ReferenceCache, reference_logps
 from sipo_pl.engine.logprobs.token_budget import forwards_of
-from sipo_pl.engine.lora.adapters import WEIGHTS_FILE, check_fit, read_adapter
+from sipo_pl.engine.lora.adapters import check_fit, read_adapter
 from sipo_pl.engine.lora.policies import BASE, policy_input
 from sipo_pl.engine.models.loading import weights_hash
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.messages.progress import Progress
 from sipo_pl.method.losses import LossContext, LossOutput, PairLogps, PreferenceLoss, compare, reward_metrics
+from sipo_pl.recipe.adapter_config import WEIGHTS_FILE
 from sipo_pl.recipe.divergence import recipe_divergence
 from sipo_pl.recipe.recipe import Component, Recipe
 from sipo_pl.storage.artifacts import file_hash

@@ -13,6 +13,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from sipo_pl.data.datamodules.scored_data import ScoredBatch
 from sipo_pl.engine.logprobs.response_logprobs import positions
 from sipo_pl.engine.models.loading import load_tokenizer, resolve_base_model
+from sipo_pl.engine.models.pretrained import read_config, read_weights
+from sipo_pl.engine.models.text_limit import TextLimit, text_limit
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.artifacts import atomic_path
@@ -36,6 +38,7 @@ class RewardModel(Fit):
         super().__init__(recipe, optimizer, warmup)
         count = len(recipe.objectives)
         self.model: PreTrainedModel | None = None
+        self.limit: TextLimit | None = None
         self.correlation = PearsonCorrCoef(num_outputs=count)
         self.mean: Tensor
         self.deviation: Tensor
@@ -52,17 +55,21 @@ class RewardModel(Fit):
             return
         torch.manual_seed(self.recipe.seed)  # the head is drawn
         names = dict(enumerate(self.recipe.objective_names))
-        folder = resolve_base_model(self.base_model)
-        model = AutoModelForSequenceClassification.from_pretrained(
+        folder, label = resolve_base_model(self.base_model), f"base_model {self.base_model!r}"
+        config = read_config(folder, label)
+        config.id2label, config.label2id = names, {name: index for index, name in names.items()}
+        model = read_weights(
+            AutoModelForSequenceClassification,
             folder,
+            label,
+            config=config,
+            made=("score.",),
+            unused=("lm_head.",),
             dtype=torch.float32,
-            use_safetensors=True,
-            id2label=names,
-            label2id={name: index for index, name in names.items()},
         )
         if not isinstance(getattr(model, "score", None), torch.nn.Linear):
             raise UserError(f"base_model {self.base_model!r}: {type(model).__name__} has no linear layer `score`")
-        self.model = model
+        self.model, self.limit = model, text_limit(model)
 
     def on_fit_start(self) -> None:
         """Take the scale of the scores from the training split."""
@@ -75,6 +82,8 @@ class RewardModel(Fit):
     def forward(self, tokens: TokenBatch) -> Tensor:
         """Return the outputs of texts, (rows, objectives), float32."""
         assert self.model is not None
+        if self.limit:
+            self.limit.check(tokens.input_ids.shape[1], "a prompt with its response (data.max_length leaves it out)")
         hidden = self.model.base_model(
             input_ids=tokens.input_ids,
             attention_mask=tokens.attention_mask,

@@ -18,6 +18,7 @@ from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.engine.decoding.streaming import Stream, stream
 from sipo_pl.engine.lora.policies import stack_policies
 from sipo_pl.engine.models.loading import load_tokenizer
+from sipo_pl.engine.models.text_limit import text_limit
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.weights import check_point, parse_point
 from sipo_pl.recipe.recipe import AlignmentStage
@@ -78,8 +79,10 @@ class Policies:
     @property
     def context_length(self) -> int:
         """Return the tokens that prompt and answer may have together, as far as the base model's config tells."""
-        config = self.policy_set.stacks[0].model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or 2**31)
+        model = self.policy_set.stacks[0].model
+        limit = text_limit(model)
+        trained = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        return min(int(trained), limit.tokens) if limit else int(trained)
 
     def weights(self, weights: Weights) -> tuple[float, ...]:
         """Return one weight for each objective, in their order.

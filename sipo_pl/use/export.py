@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 
 from sipo_pl.engine.lora.adapters import Factors, check_fit, interpolate, weighted_sum, write_adapter
-from sipo_pl.engine.models.loading import load_base, load_tokenizer, resolve_base_model, weights_hash
+from sipo_pl.engine.models.loading import load_base, load_outline, load_tokenizer, resolve_base_model, weights_hash
 from sipo_pl.engine.models.merge import Drift, Dtype, merge, write_model
 from sipo_pl.messages.errors import UserError
 from sipo_pl.storage.artifacts import atomic_path, read_jsonl
@@ -82,7 +81,7 @@ def export_folders(source: Source, plan: Plan, out: Path) -> dict[ExportKind, Pa
     assert source.recipe is not None
     recipe, kept = source.recipe
     for policy in source.policies:
-        check_fit(policy.source or source.folder, policy.factors, _outline(policy.base_model))
+        check_fit(policy.source or source.folder, policy.factors, load_outline(policy.base_model))
     template = PromptTemplate(load_tokenizer(source.base_models[0]), source.template)
     factors = [policy.factors for policy in source.policies]
     models: dict[str, Factors] = {}
@@ -195,14 +194,6 @@ class _Writer:
         else:
             settings["max_length"] = decoding.max_length
         return GenerationConfig(**settings)
-
-
-def _outline(base_model: str) -> PreTrainedModel:
-    """Return a base model without weights, which tells what fits it."""
-    config = AutoConfig.from_pretrained(resolve_base_model(base_model))
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    return model
 
 
 def _absolute(name: str) -> str:

@@ -10,6 +10,7 @@ INTERNALS = {
     "_attn_implementation",
     "_hf_hook",
     "_is_in_bad_fork",
+    "_is_stateful",
     "_model_mapping",
     "_parse_ckpt_path",
     "_set_seed",

@@ -2,12 +2,13 @@
 
 import torch
 from torch import nn
-from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, PretrainedConfig
+from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM, PretrainedConfig
 
 from sipo_pl.interop.transformers import (
     attention_name,
     execution_device,
     has_sequence_classifier,
+    is_stateful,
     sdpa_attention_forward,
 )
 
@@ -49,3 +50,14 @@ def test_families_with_and_without_a_classifier() -> None:
     assert has_sequence_classifier(LlamaConfig())
     assert has_sequence_classifier(GPT2Config())
     assert not has_sequence_classifier(Unknown())
+
+
+def test_families_with_a_state_say_so() -> None:
+    mamba = MambaForCausalLM(MambaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, state_size=2))
+
+    assert is_stateful(mamba)
+    assert not is_stateful(
+        LlamaForCausalLM(
+            LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+        )
+    )

@@ -44,6 +44,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Olmo2": {},
     "Cohere": {},
     "Granite": {},
+    "DeepseekV3": {  # heads of keys and of values differ in size
+        "head_dim": None,
+        "num_key_value_heads": 4,
+        "q_lora_rank": None,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 12,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+        "moe_intermediate_size": 32,
+        "first_k_dense_replace": 1,
+    },
+    "OPT": {"ffn_dim": 96, "word_embed_proj_dim": 64},
 }
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sipo_pl.engine.lora.adapters import (
-    WEIGHTS_FILE,
     Factors,
     concatenate,
     interpolate,
@@ -25,6 +24,7 @@ from sipo_pl.engine.lora.adapters import (
 from sipo_pl.engine.lora.policies import load_policies, read_policies
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.adapter_config import WEIGHTS_FILE
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
 
 IDS = torch.randint(4, 200, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -304,3 +304,12 @@ def test_both_kinds_of_interpolation_are_the_adapter_at_its_corner(lively_model:
     for name, (a, b) in inside.items():
         (a1, b1), (a2, b2) = first[name], second[name]
         torch.testing.assert_close(b @ a, 0.3 * b1 @ a1 + 0.7 * b2 @ a2)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_numbers_that_are_none_are_refused_with_the_tensor(folder: Path, value: float) -> None:
+    tensors = load_file(folder / WEIGHTS_FILE)
+    tensors[KEY % "B"][3, 1] = value
+    save_file(tensors, folder / WEIGHTS_FILE)
+    with pytest.raises(UserError, match=rf"adapter_model\.safetensors: '{KEY % 'B'}' holds .* not finite"):
+        read_adapter(folder)

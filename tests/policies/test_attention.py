@@ -8,7 +8,8 @@ from families import FAMILIES, VOCABULARY, own_states, tiny_family
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sipo_pl.engine.lora.groups import GroupedForward, check_paths
+from sipo_pl.engine.lora.groups import GroupedForward
+from sipo_pl.engine.models.model_check import check_model
 from sipo_pl.messages.errors import UserError
 
 HEADER = tuple(range(3, 12))
@@ -84,7 +85,7 @@ def test_tokens_behind_a_response_that_was_read_at_once() -> None:
 def test_the_model_attends_in_its_own_way_again_afterwards() -> None:
     model = tiny_family("Llama")
     before = own_states(model, HEADER)
-    check_paths(model)
+    check_model(model)
     assert model.config._attn_implementation == "sdpa"
     assert torch.equal(own_states(model, HEADER), before)
 
@@ -100,4 +101,4 @@ def test_the_model_attends_in_its_own_way_again_afterwards() -> None:
 )
 def test_a_family_with_attention_of_its_own_is_refused(family: str, settings: dict[str, int | None]) -> None:
     with pytest.raises(UserError, match="base_model"):
-        check_paths(tiny_family(family, **settings))
+        check_model(tiny_family(family, **settings))

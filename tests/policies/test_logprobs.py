@@ -7,7 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sipo_pl.engine.logprobs import response_logprobs as logprobs
-from sipo_pl.engine.logprobs.response_logprobs import check_logits, decoder, logits_of, positions, response_logps
+from sipo_pl.engine.logprobs.response_logprobs import decoder, logits_of, positions, response_logps
+from sipo_pl.engine.models.model_check import check_model
 from sipo_pl.messages.errors import UserError
 from sipo_pl.text.templates import Encoded
 from sipo_pl.text.token_batch import collate
@@ -121,13 +122,13 @@ def test_logits_are_those_of_the_models_own_forward(family: str) -> None:
     with torch.no_grad():
         hidden: Tensor = decoder(model)(input_ids=ids).last_hidden_state
         torch.testing.assert_close(logits_of(model, hidden), model(input_ids=ids).logits)
-    check_logits(model)
+    check_model(model)
 
 
 def test_a_family_of_another_scaling_is_refused() -> None:
     """This family multiplies by the key by which Granite divides."""
     with pytest.raises(UserError, match="HyperCLOVAXForCausalLM changes its logits behind the head"):
-        check_logits(make("HyperCLOVAX", logits_scaling=4.0))
+        check_model(make("HyperCLOVAX", logits_scaling=4.0))
 
 
 @pytest.mark.parametrize("family", ["Llama", "Gemma2", "Cohere", "Granite"])

@@ -133,5 +133,5 @@ def test_wrong_shapes_and_missing_tensors_are_refused(tmp_path: Path) -> None:
         loaded("verbosity", folder)
     folder = make_dpa(tmp_path / "partial")
     rewrite_tensors(folder, drop="model.norm")
-    with pytest.raises(UserError, match=r"norm\.weight is missing \(1 such\)"):
+    with pytest.raises(UserError, match=r"lack norm\.weight of MistralModel \(1 such\)"):
         loaded("verbosity", folder)

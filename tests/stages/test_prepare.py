@@ -1,10 +1,13 @@
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import make_tiny_tokenizer
+from transformers import AutoTokenizer, LlamaConfig, OPTConfig, PreTrainedConfig
 
 from sipo_pl.data.converters.helpsteer import HelpSteer
 from sipo_pl.data.lengths import Lengths
@@ -475,3 +478,46 @@ def test_files_by_objective_and_a_converter_that_wants_none(recipe: Recipe) -> N
         prepare(with_data(recipe, train={"helpful": files}))
     with pytest.raises(UserError, match="the converter TRL takes files by objective, such as"):
         prepare(with_data(recipe, converter={"class_path": "sipo_pl.data.converters.trl.TRL"}), overwrite=True)
+
+
+def limited(folder: Path, kind: str, length: int) -> Path:
+    """Write a model with so many learned positions, or with a rotary scaling that switches there, and a tokenizer."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": length}
+    tokenizer = make_tiny_tokenizer()
+    if kind == "learned":
+        config: PreTrainedConfig = OPTConfig(**sizes, vocab_size=len(tokenizer), ffn_dim=32, word_embed_proj_dim=32)
+    else:
+        scaling = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+        config = LlamaConfig(**sizes, vocab_size=len(tokenizer), intermediate_size=32, rope_parameters=scaling)
+    config.save_pretrained(folder)  # no weights: they are not looked at
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["learned", "dynamic"])
+def test_a_text_that_the_model_cannot_take_is_named_with_both_numbers(
+    recipe: Recipe, tmp_path: Path, kind: str
+) -> None:
+    longest = len(PromptTemplate(load_tokenizer(recipe.base_model), TEMPLATE).encode("train0", "train0 0").input_ids)
+    prepare(replace(recipe, base_model=str(limited(tmp_path / "fits", kind, longest))))
+    short = replace(recipe, base_model=str(limited(tmp_path / "short", kind, longest - 1)))
+    message = rf"train: pair '.*' \(data\.max_length leaves it out\): {longest} tokens, .*{kind}.* {longest - 1}$"
+    with pytest.raises(UserError, match=message):
+        prepare(short, overwrite=True)
+
+
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_named_with_both_numbers(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(recipe.base_model, tmp_path / "model"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    recipe = replace(recipe, base_model=str(folder))
+    prepare(recipe)  # which no text holds
+    with pytest.raises(UserError, match=r"a text holds token 260, and the base model has embeddings of 260"):
+        prepare(replace(recipe, template=Template(text="<image>{raw_prompt}:")), overwrite=True)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"its tokenizer has 262 tokens and the model 260 embeddings"):
+        prepare(recipe, overwrite=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
@@ -49,7 +50,7 @@ def path_attention(
         module: the attention layer, which knows its `layer_idx`.
         query: (K * R, heads, n, size).
         key: (K * R, key heads, n, size).
-        value: (K * R, key heads, n, size).
+        value: (K * R, key heads, n, size); its size may be another (DeepSeek-V3).
         attention_mask: not looked at; what a token sees follows from the path.
         path: where the rows are.
         scaling: of the scores; one over the square root of the head size where not given.
@@ -65,16 +66,18 @@ def path_attention(
     """
     refuse_sinks(module, kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    size = value.shape[-1]
+    query, key, value = alike_heads(query, key, value)
     path = path.on(query.device)
     if query.shape[2] > 1:
-        return _many_tokens(module, query, key, value, path, scale, sliding_window, softcap), None
+        return _many_tokens(module, query, key, value, path, scale, sliding_window, softcap)[..., :size], None
     if query.is_cuda:
         from sipo_pl.engine.decoding.attention_cuda import one_token
     else:
         one_token = _one_token
     layer = path.first_layer + module.layer_idx
     with torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext():  # which kernels start on
-        return one_token(layer, query, key, value, path, scale, sliding_window, softcap), None
+        return one_token(layer, query, key, value, path, scale, sliding_window, softcap)[..., :size], None
 
 
 def _many_tokens(
@@ -123,6 +126,12 @@ def _visible(path: SegmentPath, count: int, window: int | None) -> Tensor:
     distance = asks[:, :, None] - place
     seen = torch.cat(real, dim=1)[:, None] & (distance >= 0)
     return seen if window is None else seen & (distance < window)
+
+
+def alike_heads(*states: Tensor) -> tuple[Tensor, ...]:
+    """Return queries, keys and values with heads of one size: smaller ones end in zeros, which add nothing."""
+    size = max(one.shape[-1] for one in states)
+    return tuple(one if one.shape[-1] == size else F.pad(one, (0, size - one.shape[-1])) for one in states)
 
 
 def refuse_sinks(module: Any, kwargs: Mapping[str, Any]) -> None:

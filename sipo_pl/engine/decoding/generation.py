@@ -14,8 +14,10 @@ from sipo_pl.engine.decoding.fused_rows import Fusion
 from sipo_pl.engine.decoding.noise import Noise
 from sipo_pl.engine.decoding.options import Decoding, Generated, Request, end_ids
 from sipo_pl.engine.decoding.slot_sizes import SlotSizes
+from sipo_pl.engine.lora.groups import GroupedForward
 from sipo_pl.engine.lora.policies import PolicySet
 from sipo_pl.engine.memory_budget import rows_at_once
+from sipo_pl.engine.models.text_limit import check_tokens
 from sipo_pl.method.divergences import Divergence
 
 OnProgress = Callable[[int, int], None]  # is told the rows that ended and the tokens made
@@ -63,6 +65,7 @@ def generate(
         members.sort(key=lambda i: (-len(requests[i].prompt_ids), requests[i].prompt_ids))
         groups, reference = fused_groups(policies, support, divergence)
         with policies.active(groups) as forward:
+            check_requests(forward, [requests[i] for i in members], decoding)
             fusion = Fusion(forward, divergence, reference, decoding.beams > 1, raw_logits and greedy)
             ordered = [requests[i]._replace(weights=weights_over(requests[i].weights, groups)) for i in members]
 
@@ -99,6 +102,16 @@ class UndoableProgress:
     def undo(self) -> None:
         """Report that the rows that ended are to be decoded again."""
         self.on_progress(-self.rows, 0)
+
+
+def check_requests(forward: GroupedForward, requests: Sequence[Request], decoding: Decoding) -> None:
+    """Raise UserError where a prompt holds a token that a model has not, or a text may grow beyond its longest."""
+    counts = [len(request.prompt_ids) for request in requests]
+    check_tokens(max(max(request.prompt_ids, default=0) for request in requests), forward.vocabulary, "a prompt")
+    forward.check_text(
+        max(count + decoding.limit(count) for count in counts),
+        "prompt and response may have more than the model takes (decoding.max_length)",
+    )
 
 
 def fused_groups(

@@ -12,7 +12,7 @@ import torch
 
 from sipo_pl.engine.decoding.batch import DecodingBatch, DecodingRow, SlotRules
 from sipo_pl.engine.decoding.fused_rows import Fusion
-from sipo_pl.engine.decoding.generation import fused_groups, weights_over
+from sipo_pl.engine.decoding.generation import check_requests, fused_groups, weights_over
 from sipo_pl.engine.decoding.noise import Noise
 from sipo_pl.engine.decoding.options import Decoding, FinishReason, Request, end_ids
 from sipo_pl.engine.lora.policies import PolicySet
@@ -91,7 +91,8 @@ class Stream:
             noise: its noise; that of the stream's seed and its key where not given.
 
         Raises:
-            UserError: no token is left for an answer, beams, or a key that is taken.
+            UserError: no token is left for an answer, it may grow beyond what the model takes, beams, or a key that is
+                taken.
         """
         if decoding.beams > 1:
             raise UserError("decoding.beams: a stream follows one text of a request; set it to 1")
@@ -107,6 +108,7 @@ class Stream:
                 f"the prompt has {len(request.prompt_ids)} tokens, and prompt and answer together may have "
                 f"{decoding.max_length} (max_length): nothing is left for an answer"
             )
+        check_requests(self.fusion.forward, [request], decoding)
         self.batch.add(row)
 
     def cancel(self, key: str) -> bool:

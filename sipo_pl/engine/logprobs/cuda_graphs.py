@@ -22,6 +22,7 @@ from sipo_pl.engine.logprobs.packed_sequences import Packed, distinct_logps, pac
 from sipo_pl.engine.logprobs.padding import Size, padded, size_of
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.models.device_map import is_spread
+from sipo_pl.engine.models.text_limit import check_tokens, text_limit
 from sipo_pl.engine.models.zero3 import is_divided
 from sipo_pl.text.templates import Encoded
 
@@ -47,6 +48,7 @@ class AdapterLogps:
 
     def __init__(self, stack: LoRAStack, graphs: bool) -> None:
         self.stack, self.graphs = stack, graphs
+        self.limit = text_limit(stack.model)
         self._places: list[int] = []  # of the ranks in training, when graphs were last captured
         self._most_tokens = 0
         self._pairs: dict[Size, _Pair] = {}
@@ -56,6 +58,9 @@ class AdapterLogps:
     def __call__(self, rows: Sequence[Encoded], device: torch.device) -> Tensor:
         """Return log pi(response | prompt) of rows, (rows,), float32, on a device, in one forward."""
         packed = pack(rows)
+        check_tokens(int(packed.input_ids.max()), self.stack.model.config.get_text_config().vocab_size)
+        if self.limit:
+            self.limit.check(max(len(row.input_ids) for row in rows), "a prompt with its response")
         if self._replays(packed.layout.length, device):
             inputs = padded(packed)
             numbers = _numbers_of(inputs)

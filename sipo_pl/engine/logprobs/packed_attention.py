@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from sipo_pl.engine.decoding.attention import capped, refuse_sinks
+from sipo_pl.engine.decoding.attention import alike_heads, capped, refuse_sinks
 from sipo_pl.engine.logprobs.packed_sequences import PackedLayout, Span
 from sipo_pl.interop.transformers import sdpa_attention_forward
 from sipo_pl.messages.errors import UserError
@@ -41,7 +41,7 @@ def packed_attention(
         module: the attention layer.
         query: (K, heads, length, size).
         key: (K, key heads, length, size).
-        value: (K, key heads, length, size).
+        value: (K, key heads, length, size); its size may be another (DeepSeek-V3).
         attention_mask: not looked at; what a token sees follows from the layout.
         packed: where the rows are.
         scaling: of the scores; one over the square root of the head size where not given.
@@ -54,9 +54,11 @@ def packed_attention(
     """
     refuse_sinks(module, kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    size = value.shape[-1]
+    query, key, value = alike_heads(query, key, value)
     if query.is_cuda and takes_flash(query.dtype, query.shape[-1], softcap):
-        return _all_at_once(query, key, value, packed, scale, sliding_window), None
-    return _span_by_span(module, query, key, value, packed, scale, sliding_window, softcap), None
+        return _all_at_once(query, key, value, packed, scale, sliding_window)[..., :size], None
+    return _span_by_span(module, query, key, value, packed, scale, sliding_window, softcap)[..., :size], None
 
 
 def takes_flash(dtype: torch.dtype, head_size: int, softcap: float | None) -> bool:

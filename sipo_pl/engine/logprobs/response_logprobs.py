@@ -8,14 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sipo_pl.engine.models.device_map import device_of
 from sipo_pl.engine.models.zero3 import gathered, is_divided
-from sipo_pl.messages.errors import UserError
 from sipo_pl.text.token_batch import TokenBatch
 
 CHUNK = {False: 128, True: 2048}  # response positions whose logits exist at once, on a CPU and on a GPU
-PROBE = 4  # tokens on which a model's own logits are looked at
-ROUNDING = 0.02  # of the largest logit; bfloat16 keeps eight bits
 
 Head = Callable[[Tensor], Tensor]  # hidden states, (n, hidden), to logits, (n, vocabulary)
 
@@ -99,24 +95,9 @@ def has_linear_head(model: PreTrainedModel) -> bool:
     return not getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 
 
-@torch.inference_mode()
-def check_logits(model: PreTrainedModel) -> None:
-    """Raise UserError unless `logits_of` gives the logits of the model's own forward, on a few tokens.
-
-    Families scale or cap their logits behind the head in ways of their own, and some give one key two meanings.
-    """
-    seen: list[Tensor] = []
-    hook = decoder(model).register_forward_hook(lambda module, given, output: seen.append(output.last_hidden_state))
-    try:
-        own = model(input_ids=torch.arange(PROBE, device=device_of(model.get_input_embeddings()))[None]).logits.float()
-    finally:
-        hook.remove()
-    gap = (logits_of(model, seen[0]).to(own.device) - own).abs().max() / own.abs().max()
-    if not gap <= ROUNDING:  # also where there is no number
-        raise UserError(
-            f"base_model: {type(model).__name__} changes its logits behind the head in a way that is not known here: "
-            f"they differ from the model's own by {gap:.2g} of the largest"
-        )
+def gaps(found: Tensor, expected: Tensor) -> Tensor:
+    """Return |found - expected|, zero where both are -inf, as logits of tokens are that are never said."""
+    return torch.where(found == expected, 0.0, (found - expected).abs())
 
 
 def token_logps(model: PreTrainedModel, hidden: Tensor, tokens: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 from sipo_pl.engine.logprobs.packed_sequences import pack
 from sipo_pl.engine.logprobs.response_logprobs import row_sums
 from sipo_pl.engine.lora.groups import GroupedForward
+from sipo_pl.engine.models.text_limit import check_tokens
 from sipo_pl.text.templates import Encoded
 
 
@@ -20,7 +21,9 @@ def shared_prompt_logps(forward: GroupedForward, rows: Sequence[Encoded]) -> Ten
     Returns:
         (K, R), float32.
     """
-    packed = pack(rows).to(forward.device)
+    packed = pack(rows)
+    check_tokens(int(packed.input_ids.max()), forward.vocabulary)
+    packed = packed.to(forward.device)
     states = forward.packed_states(packed)[:, packed.sources]
     logps = forward.token_logps(states, packed.targets)
     return row_sums(logps, packed.owners, packed.distinct)[:, packed.places]

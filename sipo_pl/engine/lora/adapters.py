@@ -17,13 +17,12 @@ from transformers import PreTrainedModel
 
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.adapter_config import WEIGHTS_FILE, read_adapter_config
 from sipo_pl.storage.artifacts import atomic_path
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 
-WEIGHTS_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-_INITS_OF_ADAPTER_ALONE = (True, False, "gaussian", "orthogonal", "eva")  # pissa, olora, … change the base weights too
 
 
 @dataclass(frozen=True)
@@ -47,20 +46,15 @@ def read_adapter(folder: Path) -> Adapter:
     """Read a PEFT LoRA folder.
 
     Raises:
-        UserError: no adapter there, not LoRA, a feature that a stack cannot carry (DoRA, bias, modules_to_save, an
-            initialisation that changes the base weights), or weights that are damaged or not safetensors.
+        UserError: what `read_adapter_config` refuses, or weights that are damaged or not finite.
     """
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder}: no PEFT adapter here (adapter_config.json is missing)")
+    read_adapter_config(folder)
     try:
         config = LoraConfig.from_pretrained(str(folder))
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder}: not a LoRA adapter: {error}") from None
     if not isinstance(config, LoraConfig):
         raise UserError(f"{folder}: not a LoRA adapter but {config.peft_type}")
-    _refuse_features(folder, config)
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise UserError(f"{folder}: {WEIGHTS_FILE} is missing; weights are read as safetensors only{_convert(folder)}")
     try:
         tensors = load_file(folder / WEIGHTS_FILE)
     except Exception as error:  # safetensors raises its own untyped error
@@ -73,33 +67,6 @@ def read_adapter(folder: Path) -> Adapter:
     )
 
 
-def _convert(folder: Path) -> str:
-    """Return the command that converts the pickled weights of an adapter, where there are such."""
-    pickled = folder / "adapter_model.bin"
-    if not pickled.is_file():
-        return ""
-    return (
-        f'; convert them: python -c "import torch, safetensors.torch as s; '
-        f"s.save_file({{k: v.contiguous() for k, v in torch.load('{pickled}', weights_only=True).items()}}, "
-        f"'{folder / WEIGHTS_FILE}')\""
-    )
-
-
-def _refuse_features(folder: Path, config: LoraConfig) -> None:
-    carried = {
-        "use_dora": config.use_dora,
-        "bias": config.bias != "none",
-        "modules_to_save": config.modules_to_save,
-        "target_parameters": getattr(config, "target_parameters", None),
-        "lora_bias": getattr(config, "lora_bias", False),
-        "layer_replication": config.layer_replication,
-        "alora_invocation_tokens": getattr(config, "alora_invocation_tokens", None),
-        "init_lora_weights": config.init_lora_weights not in _INITS_OF_ADAPTER_ALONE,
-    }
-    if refused := [name for name, value in carried.items() if value]:
-        raise UserError(f"{folder}: {', '.join(refused)} cannot be carried by stacked adapters")
-
-
 def _scale(alpha: float, rank: int, config: LoraConfig) -> float:
     return alpha / rank**0.5 if config.use_rslora else alpha / rank
 
@@ -107,6 +74,8 @@ def _scale(alpha: float, rank: int, config: LoraConfig) -> float:
 def _pair_up(folder: Path, tensors: Mapping[str, Tensor], config: LoraConfig) -> Factors:
     factors: Factors = {}
     for key in sorted(tensors):
+        if not tensors[key].isfinite().all():
+            raise UserError(f"{folder / WEIGHTS_FILE}: {key!r} holds numbers that are not finite (nan or inf)")
         name, _, kind = key.removeprefix(_PREFIX).rpartition(".lora_")
         if kind not in ("A.weight", "B.weight"):
             raise UserError(f"{folder / WEIGHTS_FILE}: unexpected tensor {key!r}")

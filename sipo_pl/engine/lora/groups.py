@@ -1,6 +1,7 @@
 """Forwards of K adapter groups along paths of segments: what rows share is computed once for all of them."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from sipo_pl.engine.logprobs.packed_attention import NAME as PACKED
 from sipo_pl.engine.logprobs.packed_sequences import Packed
 from sipo_pl.engine.logprobs.response_logprobs import decoder, has_linear_head, logits_of, token_logps
 from sipo_pl.engine.models.device_map import device_of, is_spread
-from sipo_pl.messages.errors import UserError
+from sipo_pl.engine.models.text_limit import TextLimit, check_tokens, text_limit
 
 TokenIds = tuple[int, ...]
 
@@ -40,6 +41,17 @@ class GroupedForward:
             (model, torch.tensor([k for k, owner in enumerate(owners) if owner == index], device=self.device))
             for index, model in enumerate(models)
         ]
+
+    @cached_property
+    def text_limit(self) -> TextLimit | None:
+        """Return the longest text that all models take, where there is one."""
+        found = [limit for model, _ in self._members if (limit := text_limit(model))]
+        return min(found, default=None, key=lambda limit: limit.tokens)
+
+    def check_text(self, tokens: int, what: str = "a prompt with its response") -> None:
+        """Raise UserError where the models cannot take a text of so many tokens."""
+        if self.text_limit:
+            self.text_limit.check(tokens, what)
 
     @property
     def token_bytes(self) -> int:
@@ -74,6 +86,9 @@ class GroupedForward:
         ids[torch.arange(ids.shape[1]) < lengths[:, None]] = torch.tensor([token for text in texts for token in text])
         level = self.below(above, parents, ids.shape[1])
         level.kept = keep
+        check_tokens(int(ids.max()), self.vocabulary)
+        if self.text_limit:
+            self.check_text(int((level.offsets + lengths.to(self.device)).max()))
         hidden = self.run(ids.to(self.device), above, level)
         level.lengths = lengths.to(self.device)
         return hidden, level
@@ -116,6 +131,8 @@ class GroupedForward:
 
     def packed_states(self, packed: Packed) -> Tensor:
         """Return hidden states, (K, length, hidden), of one sequence of packed rows, which every group reads."""
+        if self.text_limit:
+            self.check_text(int(packed.positions.max()) + 2)  # the last token of a response is not among them
         parts = []
         for model, groups in self._members:
             with attend_along(model, PACKED):
@@ -152,23 +169,6 @@ class GroupedForward:
 
 
 def _head_size(config: PreTrainedConfig) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
-@torch.inference_mode()
-def check_paths(model: PreTrainedModel) -> None:
-    """Raise UserError unless every layer of a model attends along paths, on two tokens.
-
-    Families that bring attention of their own (Bloom, Falcon), or none (Mamba), would run without what rows share.
-    """
-    layers = model.config.get_text_config().num_hidden_layers
-    try:
-        _, level = GroupedForward([model], [0]).read([(0, 1)], [], [0])
-        found = len(level.keys)
-    except (IndexError, TypeError):  # some layers only, or a decoder that takes no keyword
-        found = 0
-    if found != layers:
-        raise UserError(
-            f"base_model: {type(model).__name__} does not attend through transformers' attention interface in each of "
-            f"its {layers} layers; such families cannot share prompts between rows"
-        )
+    own = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # latent attention (DeepSeek) has larger heads than its config's head size
+    return max(own, getattr(config, "qk_head_dim", None) or 0, getattr(config, "v_head_dim", None) or 0)

@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from sipo_pl.engine.logprobs.response_logprobs import check_logits
-from sipo_pl.engine.lora.groups import check_paths
 from sipo_pl.engine.models.files import refuse_pickles
+from sipo_pl.engine.models.model_check import check_model
+from sipo_pl.engine.models.pretrained import (
+    CONFIG,
+    check_vocabulary,
+    explained,
+    read_config,
+    read_tokenizer,
+    read_weights,
+)
 from sipo_pl.engine.models.quantization import check_four_bits, four_bits, keep_differentiable
-from sipo_pl.engine.models.zero3 import is_divided
+from sipo_pl.engine.models.text_limit import TextLimit, config_text_limit, text_limit
 from sipo_pl.messages.errors import UserError
 from sipo_pl.messages.logs import quiet_libraries
 from sipo_pl.storage.artifacts import atomic_path, content_hash, file_hash
@@ -48,12 +54,15 @@ def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base model.
 
     Raises:
-        UserError: if it cannot be loaded.
+        UserError: if it cannot be loaded, or has tokens without an embedding; a model that `load_base` would refuse for
+            its config.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_base_model(base_model))
-    except (OSError, ValueError) as error:
-        raise UserError(f"base_model {base_model!r}: no tokenizer: {_first_line(error)}") from error
+    name, label = resolve_base_model(base_model), _label(base_model)
+    if Path(name).is_dir() and not (Path(name) / CONFIG).is_file():
+        return read_tokenizer(name, label)
+    config = read_config(name, label)
+    tokenizer = read_tokenizer(name, label)
+    check_vocabulary(tokenizer, config, label)
     return tokenizer
 
 
@@ -74,10 +83,10 @@ def load_base(
 
     Raises:
         UsageError: weights in four bits, and no library for them.
-        UserError: if it cannot be loaded, weights being read as safetensors only; a family whose logits are scaled in
-            an unknown way, or whose attention is not transformers' interface.
+        UserError: if it cannot be loaded, weights being read as safetensors only; files that do not hold all of its
+            weights, and what `check_model` refuses.
     """
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if quantize:
         check_four_bits()
         options["quantization_config"] = four_bits(options["dtype"])
@@ -85,19 +94,38 @@ def load_base(
         device_map = device_map or {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     name = resolve_base_model(base_model)
     refuse_pickles(Path(name))
-    try:
-        model = AutoModelForCausalLM.from_pretrained(name, device_map=device_map, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"base_model {base_model!r}: {_first_line(error)}") from error
+    label = _label(base_model)
+    model = read_weights(AutoModelForCausalLM, name, label, device_map=device_map, **options)
     model.generation_config = GenerationConfig()
     model.requires_grad_(False)
     model.eval()
     if quantize:
         keep_differentiable(model)
-    if not is_divided(model.parameters()):  # as they are read
-        check_logits(model)
-        check_paths(model)
+    check_model(model, label)
     return model
+
+
+def load_outline(base_model: str) -> PreTrainedModel:
+    """Return a base model without weights, which tells what fits it.
+
+    Raises:
+        UserError: a model that `load_base` would refuse for its config.
+    """
+    label = _label(base_model)
+    config = read_config(resolve_base_model(base_model), label)
+    with explained(label), torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return model
+
+
+def base_limits(base_model: str) -> tuple[int, TextLimit | None]:
+    """Return how many tokens a base model has embeddings of, and its longest text; no weight is read."""
+    config = read_config(resolve_base_model(base_model), _label(base_model))
+    vocabulary = int(config.get_text_config().vocab_size)
+    try:
+        return vocabulary, config_text_limit(config)
+    except LookupError:  # its positions are learned, or come from its attention
+        return vocabulary, text_limit(load_outline(base_model))
 
 
 def tokenizer_hash(base_model: str) -> str:
@@ -178,14 +206,15 @@ def _convert_gguf(file: Path, folder: Path) -> None:
     log.info("%s: converted once into %s", file.name, folder)
     quiet_libraries()
     dequantized = GgufConfig(gguf_file=file.name, dequantize=True)
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, quantization_config=dequantized, dtype=torch.float32
+    given = {"gguf_file": file.name}
+    tokenizer = read_tokenizer(file.parent, str(file), **given)
+    model = read_weights(
+        AutoModelForCausalLM, file.parent, str(file), quantization_config=dequantized, dtype=torch.float32, **given
     )
     with atomic_path(folder) as aside:
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _label(base_model: str) -> str:
+    return f"base_model {base_model!r}"

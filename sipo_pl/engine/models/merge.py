@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
+from sipo_pl.engine.logprobs.response_logprobs import gaps
 from sipo_pl.engine.lora.adapters import Factors, check_fit, read_adapter
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.models.loading import load_base, load_tokenizer, resolve_base_model
@@ -76,7 +77,7 @@ def merge(model: PreTrainedModel, factors: Factors, dtype: Dtype) -> Drift:
         if not changes.any():
             raise UserError(f"merged in {dtype}, the model is its base again: the adapter is empty or too small for it")
         norms = torch.stack([weight.norm() for weight in before])
-        gap = (_logits(model, probes) - expected).abs()
+        gap = gaps(_logits(model, probes), expected)
     return Drift(float(gap.max()), float(gap.mean()), float(changes.norm() / norms.norm()))
 
 

@@ -103,13 +103,9 @@ def read_config(base_model: str) -> Mapping[str, Any]:
             raise UserError(f"base_model {base_model!r}: no model here (config.json is missing)")
         found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
-    from transformers import AutoConfig
+    from sipo_pl.engine import pretrained
 
-    try:
-        read: Mapping[str, Any] = AutoConfig.from_pretrained(name).to_dict()
-    except (OSError, ValueError) as error:
-        raise UserError(f"base_model {base_model!r}: no config: {str(error).splitlines()[0]}") from None
-    return read
+    return pretrained.read_config(name, f"base_model {base_model!r}").to_dict()
 
 
 def _devices(config: Mapping[str, Any], gpus: int) -> int:
