@@ -41,10 +41,14 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(extended: Path, *words: object) -> str:
-    """Run a command of the copy; return what it printed."""
-    command = [sys.executable, "-m", "sipo_pl", *map(str, words)]
+    """Run Python in the copy; return what it printed."""
     said = subprocess.run(
-        command, cwd=extended, env=environment(PYTHONPATH=str(extended)), capture_output=True, text=True, check=False
+        [sys.executable, *map(str, words)],
+        cwd=extended,
+        env=environment(PYTHONPATH=str(extended)),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert said.returncode == 0, said.stderr
     return said.stdout
@@ -56,7 +60,7 @@ def test_a_stage_of_the_page_runs_in_both_rounds(extended: Path, tmp_path: Path,
     realign = yaml.safe_load((tmp_path / "realign.yaml").read_text(encoding="utf-8"))
     realign["data"]["source"] = "thin"
     (tmp_path / "realign.yaml").write_text(yaml.safe_dump(realign), encoding="utf-8")
-    run(extended, "run", "--config", recipe)
+    run(extended, "-m", "sipo_pl", "run", "--config", recipe)
     for folder in (tmp_path / "run", tmp_path / "run/round-2"):
         kept = read_jsonl(folder / "filter/kept.jsonl")
         assert read_jsonl(folder / "thin/kept.jsonl") == kept[::2]
@@ -77,16 +81,9 @@ assert main(["--help"]) == 0
 for more in (["--dry_run"], ["--dry_run", "--set", "recipe.stages.thin=true"], ["--estimate", "h200"]):
     assert main(["run", "--config", {str(recipe)!r}, *more]) == 0
 """
-    said = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment(PYTHONPATH=str(extended)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert said.returncode == 0, said.stderr
-    assert "\n  thin          keep every second kept pair\n" in said.stdout
-    without, given = re.findall(r"# realign-kind\n(.*)\n", said.stdout)
+    said = run(extended, "-c", program)
+    assert "\n  thin          keep every second kept pair\n" in said
+    without, given = re.findall(r"# realign-kind\n(.*)\n", said)
     assert "--data.source filter" in without
     assert "--data.source" not in given
-    assert said.stdout.count("sipo_pl thin --config") == 1
+    assert said.count("sipo_pl thin --config") == 1

@@ -20,7 +20,7 @@ def stage_inputs(place: str, recipe: Recipe, settings: Mapping[str, Any]) -> Inp
         settings: its options, which may leave inputs out.
     """
     inputs: Inputs = {}
-    for read in PLACES[place][1].reads:
+    for read in sorted(PLACES[place][1].reads, key=lambda one: one.previous):  # what lies nearer is missed first
         if read.seen_by != "graph" and (name := _chosen(read, recipe, settings)):
             layout = recipe.layout.previous if read.previous else recipe.layout
             if layout is not None:

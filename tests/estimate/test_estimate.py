@@ -88,6 +88,30 @@ def test_more_devices_take_less_time_and_zero_3_less_memory() -> None:
     assert cost_of("filter", {}, setting()) is None
 
 
+def test_a_reward_model_trains_all_weights_in_float32() -> None:
+    size = ModelSize.of(LLAMA)
+    found = cost_of("reward_model", {"trainer": {"max_epochs": 1}}, setting())
+    assert found is not None
+    assert found.rows == 2000  # responses
+    assert found.tokens == pytest.approx(2000 * 256)
+    assert found.memory > 16 * size.parameters / 2**30  # weights, gradients, two states of the optimizer
+    assert found.seconds > 6 * size.linear * 2000 * 256 / rates_of("h200", "bfloat16").training
+    assert found.disk == pytest.approx(4 * size.parameters * 10)
+
+
+def test_a_judge_reads_every_answer_and_twice_beside_the_baselines() -> None:
+    compared = setting(entrants=30, mixes=20)
+    answers, alone = (cost_of(stage, {}, compared) for stage in ("answer", "judge"))
+    with_judge = cost_of("judge", {"model": {"judge": {"class_path": "x"}}}, compared)
+    assert answers is not None
+    assert alone is not None
+    assert with_judge is not None
+    assert (answers.rows, alone.rows) == (50 * 20, 50 * 30)
+    assert alone.tokens == 1500 * 256
+    assert with_judge.tokens - alone.tokens == 1500 * 2 * (60 + 2 * 196)
+    assert with_judge.seconds > alone.seconds > 0
+
+
 def test_rates_are_named_or_measured(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no such device; did you mean 'h200'\?"):
         rates_of("h20", "bfloat16")

@@ -135,7 +135,7 @@ def test_a_later_round_scores_what_the_round_before_kept(tmp_path: Path) -> None
     assert module.expected_ids(unit) == [text_id(*text) for text in texts]
     inputs = stage_inputs("score", second, {"model": {"rewrites": False}})
     assert inputs["previous filter"] == (tmp_path / "filter", "sipo_pl filter --config filter.yaml")
-    assert list(inputs) == ["prepare", "previous filter", "sample"]
+    assert list(inputs) == ["prepare", "sample", "previous filter"]
     assert module.inputs["policy a"] == (
         tmp_path / "realign-a/adapter",
         "sipo_pl fit --config realign.yaml --objective a",
