@@ -19,7 +19,7 @@ from sipo_pl.engine.lora.policies import PolicySet
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.divergences import Divergence
 
-RULES = SlotRules(refill=0, shrink=1 / 2, shrink_on_gpu=1 / 4, forget_prompts=True)
+RULES = SlotRules(refill=0, shrink=1 / 2, shrink_on_gpu=1 / 4, shrink_at_any_step=True, forget_prompts=True)
 
 
 class Event(NamedTuple):
