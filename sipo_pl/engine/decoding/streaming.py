@@ -108,7 +108,7 @@ class Stream:
                 f"the prompt has {len(request.prompt_ids)} tokens, and prompt and answer together may have "
                 f"{decoding.max_length} (max_length): nothing is left for an answer"
             )
-        check_requests(self.fusion.forward, [request], decoding)
+        check_requests(self.batch.fusion.forward, [request], decoding)
         self.batch.add(row)
 
     def cancel(self, key: str) -> bool:
