@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from sipo_pl.engine.lora.adapters import Factors
-from sipo_pl.engine.lora.policies import BASE, Place, PolicySet
+from sipo_pl.engine.lora.policies import BASE, GroupPlace, PolicySet
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.models.loading import resolve_base_model
 
@@ -114,7 +114,7 @@ class Ours:
     def policies(self, factors: Sequence[Factors]) -> PolicySet:
         """Return the policies of adapters, and the base model as the last group."""
         self._stack.stack([*factors, BASE])
-        return PolicySet([self._stack], [Place(0, k, reference=len(factors)) for k in range(len(factors) + 1)])
+        return PolicySet([self._stack], [GroupPlace(0, k, reference=len(factors)) for k in range(len(factors) + 1)])
 
 
 class Peer:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 
-Counts = dict[str, int]  # ready, started, processed, completed
+LoopCounts = dict[str, int]  # ready, started, processed, completed
 
 
 class PlainCLI(LightningCLI):
@@ -45,21 +45,21 @@ def started_processes(trainer: Trainer) -> Sequence["subprocess.Popen[bytes]"]:
     return found
 
 
-def epoch_counts(checkpoint: Mapping[str, Any]) -> tuple[Counts, Counts]:
+def epoch_counts(checkpoint: Mapping[str, Any]) -> tuple[LoopCounts, LoopCounts]:
     """Return a checkpoint's counts of epochs, in all and since the start; what is written into them counts."""
     return _counts(checkpoint, "epoch_progress")
 
 
-def batch_counts(checkpoint: Mapping[str, Any]) -> tuple[Counts, Counts]:
+def batch_counts(checkpoint: Mapping[str, Any]) -> tuple[LoopCounts, LoopCounts]:
     """Return a checkpoint's counts of training batches, in all and of its epoch."""
     return _counts(checkpoint, "epoch_loop.batch_progress")
 
 
-def validation_counts(checkpoint: Mapping[str, Any]) -> tuple[Counts, Counts]:
+def validation_counts(checkpoint: Mapping[str, Any]) -> tuple[LoopCounts, LoopCounts]:
     """Return a checkpoint's counts of validation batches, in all and of its validation."""
     return _counts(checkpoint, "epoch_loop.val_loop.batch_progress")
 
 
-def _counts(checkpoint: Mapping[str, Any], name: str) -> tuple[Counts, Counts]:
+def _counts(checkpoint: Mapping[str, Any], name: str) -> tuple[LoopCounts, LoopCounts]:
     progress = checkpoint["loops"]["fit_loop"][name]
     return progress["total"], progress["current"]

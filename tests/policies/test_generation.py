@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from sipo_pl.engine.decoding.generation import generate
 from sipo_pl.engine.decoding.options import Decoding, Generated, Request
 from sipo_pl.engine.lora.adapters import Factors, read_adapter
-from sipo_pl.engine.lora.policies import BASE, Place, PolicySet
+from sipo_pl.engine.lora.policies import BASE, GroupPlace, PolicySet
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.models.loading import load_base
 from sipo_pl.messages.errors import UserError
@@ -37,7 +37,7 @@ def over(model: PreTrainedModel, adapters: list[Factors], targets: tuple[str, ..
     """Return adapters over one base, the last of which is taken for the reference."""
     stack = LoRAStack(model, targets)
     stack.stack(adapters)
-    return PolicySet([stack], [Place(0, k, reference=len(adapters) - 1) for k in range(len(adapters))])
+    return PolicySet([stack], [GroupPlace(0, k, reference=len(adapters) - 1) for k in range(len(adapters))])
 
 
 def requests(*weights: tuple[float, ...]) -> list[Request]:

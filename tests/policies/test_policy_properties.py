@@ -25,7 +25,7 @@ from sipo_pl.engine.logprobs.response_logprobs import response_logps
 from sipo_pl.engine.logprobs.shared_prompts import shared_prompt_logps
 from sipo_pl.engine.lora.adapters import Factors, concatenate, interpolate, read_adapter
 from sipo_pl.engine.lora.groups import GroupedForward
-from sipo_pl.engine.lora.policies import BASE, Place, PolicySet
+from sipo_pl.engine.lora.policies import BASE, GroupPlace, PolicySet
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
 from sipo_pl.rewards.implicit import policy_logps
@@ -65,7 +65,7 @@ class Problem(NamedTuple):
         chosen = factors or self.factors
         stack = LoRAStack(copy.deepcopy(self.base), TARGETS)
         stack.stack([*chosen, BASE])
-        return PolicySet([stack], [Place(0, k, len(chosen)) for k in range(len(chosen) + 1)])
+        return PolicySet([stack], [GroupPlace(0, k, len(chosen)) for k in range(len(chosen) + 1)])
 
 
 @st.composite

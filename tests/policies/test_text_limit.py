@@ -16,7 +16,7 @@ from sipo_pl.engine.decoding.streaming import stream
 from sipo_pl.engine.logprobs.cuda_graphs import AdapterLogps
 from sipo_pl.engine.logprobs.shared_prompts import shared_prompt_logps
 from sipo_pl.engine.lora.groups import GroupedForward
-from sipo_pl.engine.lora.policies import BASE, Place, PolicySet
+from sipo_pl.engine.lora.policies import BASE, GroupPlace, PolicySet
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.models.model_check import check_model
 from sipo_pl.engine.models.text_limit import text_limit
@@ -87,7 +87,7 @@ def test_a_row_is_the_same_beside_any_other_up_to_the_border(
 def test_texts_are_not_decoded_beyond_the_border(model: PreTrainedModel) -> None:
     stack = LoRAStack(copy.deepcopy(model), ["o_proj", "out_proj"])
     stack.stack([BASE])
-    policies = PolicySet([stack], [Place(0, 0, 0)])
+    policies = PolicySet([stack], [GroupPlace(0, 0, 0)])
     short, long = Request("short", (5, 6, 7), (1.0,)), Request("long", tuple(range(5, 15)), (1.0,))
     within, over = Decoding(max_length=BORDER), Decoding(max_length=BORDER + 1)
     both = generate(policies, [short, long], within, ReverseKL(), EOS, 0)

@@ -6,7 +6,7 @@ from tiny import make_tiny_adapter, make_tiny_model
 
 from sipo_pl.engine.logprobs.response_logprobs import response_logps
 from sipo_pl.engine.lora.adapters import interpolate, read_adapter
-from sipo_pl.engine.lora.policies import BASE, Place, Policy, PolicySet, load_policies
+from sipo_pl.engine.lora.policies import BASE, GroupPlace, Policy, PolicySet, load_policies
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.models.loading import load_base
 from sipo_pl.method.divergences import Alpha, ForwardKL, JensenShannon, ReverseKL
@@ -28,7 +28,7 @@ def policy_set(base: Path) -> PolicySet:
     policies = [read_adapter(make_tiny_adapter(base.parent / str(seed), base, seed)).factors for seed in (1, 2)]
     stack = LoRAStack(load_base(str(base), "float32"), sorted(policies[0]))
     stack.stack([*policies, interpolate(policies, (0.2, 0.8)), BASE])
-    return PolicySet([stack], [Place(0, k, reference=3) for k in range(4)])
+    return PolicySet([stack], [GroupPlace(0, k, reference=3) for k in range(4)])
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])

@@ -73,12 +73,14 @@ class SlotRules:
         refill: rows that wait take slots once more than this share of the slots is free, or all are
         shrink: on a CPU, free slots are dropped once no more than this share is in use and no row waits
         shrink_on_gpu: the same on a GPU, where another number of slots needs another CUDA graph
+        shrink_at_any_step: free slots are dropped at any step; otherwise only after a step in which a row ended
         forget_prompts: drop, with the slots, the prompts that no row continues any more
     """
 
     refill: float
     shrink: float
     shrink_on_gpu: float
+    shrink_at_any_step: bool
     forget_prompts: bool
 
 
@@ -103,6 +105,7 @@ class DecodingBatch:
         self.slots: list[DecodingRow | None] = []  # the row in each
         self.rows: FusedRows | None = None  # none while no row runs, so that no memory is held
         self.chosen = torch.zeros(0, dtype=torch.long, device=self.device)  # the last step's token of each slot
+        self.released = False  # whether slots became free after the last step
 
     def __iter__(self) -> Iterator[DecodingRow]:
         """Yield the rows that wait, then those that run."""
@@ -163,13 +166,15 @@ class DecodingBatch:
         if slots:
             assert self.rows is not None
             self.rows.release(slots)
+            self.released = True
         for slot in slots:
             self.slots[slot] = None
 
     def _shrink(self) -> None:
         """Drop free slots once they are many and no row waits; with the last row, drop all that is held."""
+        due, self.released = self.released or self.rules.shrink_at_any_step, False
         busy = [slot for slot, row in enumerate(self.slots) if row is not None]
-        if self.rows is None or self.waiting or len(busy) > len(self.slots) * self.shrink_share:
+        if not due or self.rows is None or self.waiting or len(busy) > len(self.slots) * self.shrink_share:
             return
         if not busy:
             self.rows, self.slots = None, []

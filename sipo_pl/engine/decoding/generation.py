@@ -22,7 +22,7 @@ from sipo_pl.method.divergences import Divergence
 
 OnProgress = Callable[[int, int], None]  # is told the rows that ended and the tokens made
 
-RULES = SlotRules(refill=1 / 8, shrink=3 / 4, shrink_on_gpu=1 / 2, forget_prompts=False)
+RULES = SlotRules(refill=1 / 8, shrink=3 / 4, shrink_on_gpu=1 / 2, shrink_at_any_step=False, forget_prompts=False)
 
 
 @torch.inference_mode()

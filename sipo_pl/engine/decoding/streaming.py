@@ -19,7 +19,7 @@ from sipo_pl.engine.lora.policies import PolicySet
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.divergences import Divergence
 
-RULES = SlotRules(refill=0, shrink=1 / 2, shrink_on_gpu=1 / 4, forget_prompts=True)
+RULES = SlotRules(refill=0, shrink=1 / 2, shrink_on_gpu=1 / 4, shrink_at_any_step=True, forget_prompts=True)
 
 
 class Event(NamedTuple):
@@ -108,7 +108,7 @@ class Stream:
                 f"the prompt has {len(request.prompt_ids)} tokens, and prompt and answer together may have "
                 f"{decoding.max_length} (max_length): nothing is left for an answer"
             )
-        check_requests(self.fusion.forward, [request], decoding)
+        check_requests(self.batch.fusion.forward, [request], decoding)
         self.batch.add(row)
 
     def cancel(self, key: str) -> bool:

@@ -35,7 +35,7 @@ class Policy(NamedTuple):
     source: Path | None = None
 
 
-class Place(NamedTuple):
+class GroupPlace(NamedTuple):
     """Where a group lives.
 
     Args:
@@ -57,7 +57,7 @@ class PolicySet:
         places: one for each group.
     """
 
-    def __init__(self, stacks: Sequence[LoRAStack], places: Sequence[Place]) -> None:
+    def __init__(self, stacks: Sequence[LoRAStack], places: Sequence[GroupPlace]) -> None:
         self.stacks, self.places = stacks, places
         self.memory_budget = MemoryBudget()  # what fits into memory at once
 
@@ -166,7 +166,7 @@ def stack_policies(
     places = []
     for group in groups:
         stack = bases.index(group.base_model)
-        places.append(Place(stack, filled[stack], reference=len(policies) + stack))
+        places.append(GroupPlace(stack, filled[stack], reference=len(policies) + stack))
         filled[stack] += 1
     return PolicySet(stacks, places)
 
