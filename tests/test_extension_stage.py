@@ -33,7 +33,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(PACKAGE, folder / "sipo_pl", ignore=shutil.ignore_patterns("__pycache__"))
     (module,), (entry, read, _) = blocks("python"), blocks("text")
     (folder / "sipo_pl/stages/thin.py").write_text(module, encoding="utf-8")
-    registry = folder / "sipo_pl/registry.py"
+    registry = folder / "sipo_pl/registry/stages.py"
     behind = '    _stage(\n        "realign",\n'
     edit(registry, behind, textwrap.indent(entry, "    ") + behind)
     edit(registry, '(*_FUSED, Read("filter", seen_by="graph"))', f"(*_FUSED, {read.strip()})")

@@ -12,7 +12,7 @@ from tiny_run import environment
 import sipo_pl
 from sipo_pl.recipe.components import import_class
 from sipo_pl.registry import METHODS, PLACES, STAGES, command_of, place_of
-from sipo_pl.stage import COMPARED, POLICIES
+from sipo_pl.registry.stage import COMPARED, POLICIES
 
 PACKAGE = Path(sipo_pl.__file__).parent
 FEW = 2  # stages that a stage may name together, as those that it reads
@@ -29,7 +29,7 @@ def stage_lists(path: Path) -> Iterator[str]:
 
 
 def test_no_other_module_lists_stages() -> None:
-    paths = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "registry.py"]
+    paths = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "registry/stages.py"]
     assert [found for path in sorted(paths) for found in stage_lists(path)] == []
 
 
@@ -73,5 +73,5 @@ def test_the_registry_imports_nothing_heavy() -> None:
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
     )
     imported = set(said.stdout.split())
-    assert {"sipo_pl.registry", "sipo_pl.stage"} <= imported
+    assert {"sipo_pl.registry", "sipo_pl.registry.stage"} <= imported
     assert not imported & {"torch", "lightning", "transformers", "jsonargparse", "yaml", "numpy", "sipo_pl.recipe"}

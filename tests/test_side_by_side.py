@@ -15,7 +15,7 @@ from tiny_run import Command, kill, start, wait_until, write_recipe, write_yaml
 
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
-from sipo_pl.recipe.graph.round import Node
+from sipo_pl.recipe.graph.node import Node
 from sipo_pl.recipe.graph.run import build_graph
 from sipo_pl.run.devices import THREADS, VISIBLE, lane_environments, next_stage
 from sipo_pl.storage.artifacts import Manifest

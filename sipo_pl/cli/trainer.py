@@ -31,8 +31,8 @@ from sipo_pl.recipe.config.errors import explain, find_place
 from sipo_pl.recipe.config.keys import check_config_files, check_stage, parser_options
 from sipo_pl.recipe.recipe import is_of_round
 from sipo_pl.registry import DEFAULT_STAGE, TRAINER_STAGES
+from sipo_pl.registry.stage import EVALUATION_VERBS, Stage
 from sipo_pl.run.stage_folder import Saving, StageRun
-from sipo_pl.stage import EVALUATION_VERBS, Stage
 from sipo_pl.storage.stopping import Stopping
 from sipo_pl.training import zero
 from sipo_pl.training.checkpoint_io import AtomicCheckpointIO

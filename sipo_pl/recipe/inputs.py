@@ -6,7 +6,7 @@ from typing import Any
 
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.registry import PLACES, command_of
-from sipo_pl.stage import COMPARED, POLICIES, Read
+from sipo_pl.registry.stage import COMPARED, POLICIES, Read
 
 Inputs = dict[str, tuple[Path, str]]  # name in the manifest -> folder, and the command that makes it
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from sipo_pl.messages.errors import UsageError
-from sipo_pl.recipe.graph.round import Node
+from sipo_pl.recipe.graph.node import Node
 
 VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
 

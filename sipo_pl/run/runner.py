@@ -13,7 +13,7 @@ from typing import Any
 from sipo_pl.messages import logs
 from sipo_pl.messages.exit_codes import DONE, RESUMABLE
 from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
-from sipo_pl.recipe.graph.round import Node
+from sipo_pl.recipe.graph.node import Node
 from sipo_pl.recipe.graph.run import build_graph, check_inputs, choose
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.run.devices import lane_environments, next_stage, visible_gpus

@@ -128,7 +128,9 @@ class StageRun:
         assert place is not None
         inputs = stage_inputs(place.name, self.recipe, settings)
         if missing := [name for name in getattr(self.model, "sources", ()) if name not in inputs]:
-            raise UsageError(f"{self.stage}: reads {missing[0]}, which its entry in sipo_pl/registry.py does not say")
+            raise UsageError(
+                f"{self.stage}: reads {missing[0]}, which its entry in sipo_pl/registry/stages.py does not say"
+            )
         return inputs
 
     @property

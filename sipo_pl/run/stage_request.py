@@ -6,7 +6,7 @@ from typing import Any
 
 from sipo_pl.data.readers import source_hash
 from sipo_pl.recipe.config.files import find_config, load_yaml
-from sipo_pl.recipe.graph.round import Node
+from sipo_pl.recipe.graph.node import Node
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.artifacts import Manifest, content_hash, file_hash, input_hash, read_json
 

@@ -231,7 +231,9 @@ def _check_lengths(splits: Splits, lengths: Lengths, recipe: Recipe) -> None:
     for base in bases:
         vocabulary, limit = base_limits(base)
         check_tokens(lengths.largest_token, vocabulary)
-        for name, tokens in (pairs | prompts).items() if limit else ():
+        if limit is None:
+            continue
+        for name, tokens in (pairs | prompts).items():
             limit.check(tokens, f"{name} (data.max_length leaves it out)")
 
 

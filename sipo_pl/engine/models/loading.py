@@ -240,7 +240,7 @@ def _convert_gguf(file: Path, folder: Path) -> None:
     log.info("%s: converted once into %s", file.name, folder)
     quiet_libraries()
     dequantized = GgufConfig(gguf_file=file.name, dequantize=True)
-    given = {"gguf_file": file.name}
+    given: dict[str, Any] = {"gguf_file": file.name}
     tokenizer = read_tokenizer(file.parent, str(file), **given)
     model = read_weights(
         AutoModelForCausalLM, file.parent, str(file), quantization_config=dequantized, dtype=torch.float32, **given

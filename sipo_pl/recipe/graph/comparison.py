@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from sipo_pl.recipe.graph.round import Node
+from sipo_pl.recipe.graph.node import Node
 from sipo_pl.recipe.methods import PolicySource, entrants
 from sipo_pl.recipe.recipe import Recipe, in_round
 from sipo_pl.registry import METHODS

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sipo_pl.method.weights import parse_point
 from sipo_pl.recipe.graph.comparison import ends
-from sipo_pl.recipe.graph.round import Node
+from sipo_pl.recipe.graph.node import Node
 from sipo_pl.recipe.methods import fitted
 from sipo_pl.recipe.recipe import Recipe, in_round
 from sipo_pl.registry import METHODS, PLACES
-from sipo_pl.stage import COMPARED, POLICIES, Place, Read, Stage
+from sipo_pl.registry.stage import COMPARED, POLICIES, Place, Read, Stage
 
 
 def all_nodes(recipe: Recipe, on: Mapping[str, bool]) -> list[Node]:
@@ -61,9 +61,9 @@ def _folders(stage: Stage, place: Place, recipe: Recipe) -> list[tuple[str, tupl
         return [(place.name, ("--policies", place.name.partition("-")[2]))]
     if "objective" not in stage.options:
         return [(place.name, ())]
-    found = []
+    found: list[tuple[str, tuple[str, ...]]] = []
     for of in _values(stage, recipe):
-        options = ("--objective", _labelled(of, recipe))
+        options: tuple[str, ...] = ("--objective", _labelled(of, recipe))
         if "weights" in stage.options:
             options = (*options, "--weights", of)
         found.append((f"{stage.name}-{of}" if of else stage.name, options))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.graph.comparison import needed_by
+from sipo_pl.recipe.graph.node import Node, switches
 from sipo_pl.recipe.graph.nodes import all_nodes
-from sipo_pl.recipe.graph.round import Node, switches
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.artifacts import Manifest
 

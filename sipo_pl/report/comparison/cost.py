@@ -9,7 +9,7 @@ from sipo_pl.callbacks.cost import BACKWARD_PASSES, TRAINED_TOKENS
 from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.graph.comparison import stages_of
-from sipo_pl.recipe.graph.round import Node
+from sipo_pl.recipe.graph.node import Node
 from sipo_pl.recipe.graph.run import build_graph
 from sipo_pl.recipe.methods import entrants
 from sipo_pl.recipe.recipe import Recipe

@@ -9,7 +9,7 @@ import yaml
 
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.config.files import find_config, load_yaml
-from sipo_pl.recipe.graph.round import Node
+from sipo_pl.recipe.graph.node import Node
 from sipo_pl.recipe.methods import entrants
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.registry import TRAINER_STAGES

@@ -7,7 +7,7 @@ stands here; no other module lists stages.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sipo_pl.stage import COMPARED, POLICIES, Method, Place, Read, Stage, Switches, always
+from sipo_pl.registry.stage import COMPARED, POLICIES, Method, Place, Read, Stage, Switches, always
 
 _PAIRS = "sipo_pl.data.datamodules.preference_data.PreferenceData"
 _UNITS = "sipo_pl.data.datamodules.unit_data.UnitData"
