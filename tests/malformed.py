@@ -61,6 +61,7 @@ def _broken(model: str, body_bytes: int) -> Iterator[tuple[str, bytes]]:
     yield "NaN", whole[:-1] + b', "temperature": NaN}'
     yield "beyond all numbers", whole[:-1] + b', "temperature": 1e999}'
     yield "a number of ten thousand digits", whole[:-1] + b', "seed": ' + b"9" * 10_000 + b"}"
+    yield "a field twice", whole[:-1] + b', "max_tokens": 3}'
     yield "too long", json.dumps(valid(model, user="x" * body_bytes)).encode()
     yield "only zeros", bytes(1000)
 
@@ -107,6 +108,17 @@ def _fields(model: str) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "log-probabilities", {"logprobs": True}
     yield "tools", {"tools": [{"type": "function", "function": {"name": "f"}}]}
     yield "penalties", {"frequency_penalty": 1.5}
+    turn = {"role": "assistant", "content": "ho"}
+    yield "calls of tools in a turn", {"messages": [user, {**turn, "tool_calls": [{"id": "1"}]}, user]}
+    yield "a misspelt field of a message", {"messages": [{**user, "contnet": "ho"}]}
+    yield "a user's content that is null", {"messages": [{**user, "content": None}]}
+    yield (
+        "a field of a part",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi", "lang": "en"}]}]},
+    )
+    yield "an unknown field of stream_options", {"stream": True, "stream_options": {"continuous_usage_stats": True}}
+    yield "stream_options without a stream", {"stream_options": {"include_usage": True}}
+    yield "two longest answers", {"max_tokens": 2, "max_completion_tokens": 3}
     yield "a format of answers", {"response_format": {"type": "json_object"}}
 
 

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from tiny_run import environment
 from sipo_pl.engine.decoding.options import Decoding
 from sipo_pl.method.divergences import ReverseKL
 from sipo_pl.recipe.recipe import Template
+from sipo_pl.serve.answering import Defaults
+from sipo_pl.serve.limits import Limits
+from sipo_pl.serve.server import address, make_server, open_socket
+from sipo_pl.use.api import load
 from sipo_pl.use.fusion_file import FORMAT, FusionFile, component_of
 
 STARTED = re.compile(r"serving (?P<name>\S+) at (?P<url>http://\S+?),")
@@ -89,3 +94,18 @@ def write_policies(
     rule = component_of(ReverseKL())
     FusionFile(FORMAT, list(names), told, {}, weights, rule, template, 0.1, "float32", Decoding()).write(folder)
     return folder
+
+
+@contextmanager
+def serve_here(model: Path, limits: Limits, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve in a thread of this process, with limits that are no options; yield the address."""
+    with open_socket(host, 0) as bound:
+        url = address(bound)
+        server = make_server(load(model), bound, host, limits, Defaults(), [], None, "1,0")
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)

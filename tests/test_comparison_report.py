@@ -21,7 +21,7 @@ from sipo_pl.report.comparison.looks import looks
 from sipo_pl.report.comparison.pictures import gains, utilities
 from sipo_pl.report.comparison.reading import control, headline, markdown, strength
 from sipo_pl.report.comparison.tables import BESIDE, COST
-from sipo_pl.report.plain_tables import latex_table, latex_text, markdown_text
+from sipo_pl.report.plain_tables import latex_table, latex_text, markdown_code, markdown_text
 from sipo_pl.report.tables import number
 from sipo_pl.stages.compare import compare
 from sipo_pl.storage.artifacts import open_stage, read_json, write_json, write_jsonl
@@ -278,6 +278,8 @@ def test_special_characters_are_escaped() -> None:
     assert r"\midrule" + "\n{[}b] & \\% \\\\\n" in latex_table(["a", "b"], [["[b]", "%"]])
     assert latex_text("−1 – <2>\n3") == r"$-$1 -- \textless{}2\textgreater{} 3"
     assert markdown_text("a_b | *c* `d` [e]\n<f>") == r"a\_b \| \*c\* \`d\` \[e\] \<f\>"
+    assert markdown_text("&lt; # ~ $x$ http://a @b\r\x1b") == r"\&lt; \# \~ \$x\$ http\://a \@b  "
+    assert [markdown_code(text) for text in ("a_b", "a`b", "``")] == ["`a_b`", "`` a`b ``", "``` `` ```"]
 
 
 def test_runs_put_beside_are_named_and_drawn_apart(tmp_path: Path) -> None:

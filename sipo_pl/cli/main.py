@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from sipo_pl import __version__
-from sipo_pl.messages import ranks
+from sipo_pl.messages import ranks, streams
 from sipo_pl.messages.errors import Stopped, UsageError, UserError, nearest
 from sipo_pl.messages.exit_codes import DONE, FAILED, RESUMABLE, WRONG_USE
 from sipo_pl.registry import SMALL_STAGES, STAGES, VERBS
@@ -67,7 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the command and its options; those of the process where not given.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    code = DONE
+    streams.settle()
+    with streams.quiet_end():
+        code = _main(list(sys.argv[1:] if arguments is None else arguments))
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return DONE if arguments else WRONG_USE
@@ -79,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def check() -> int:
     """Check the command of the process, its options and config files, without running it; return the exit code."""
+    streams.settle()
     return _guarded(_check, sys.argv[1:])
 
 
@@ -91,6 +99,7 @@ def _guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int
     command = arguments[0]
     asked: list[float] = []
     try:
+        _check_interpreter()
         with _stopping(asked):
             return work(command, arguments)
     except UserError as error:
@@ -109,11 +118,27 @@ def _guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int
             log.debug("sipo_pl %s was interrupted", command, exc_info=True)
             log.error("sipo_pl %s: stopped; the same command goes on from here", command)
             return RESUMABLE
+        if isinstance(error, BrokenPipeError) and streams.forget():
+            return DONE  # nobody reads what it says
         if os.environ.get(DEBUG_VARIABLE):
             raise
         log.debug("sipo_pl %s failed", command, exc_info=True)
         log.error("sipo_pl %s: %s: %s (%s=1 shows where)", command, type(error).__name__, error, DEBUG_VARIABLE)
         return FAILED
+
+
+def _check_interpreter() -> None:
+    """Refuse settings of the interpreter under which the libraries fail, in words of theirs or none."""
+    if sys.flags.optimize > 1:
+        raise UsageError(
+            "PYTHONOPTIMIZE=2, or python -OO: the libraries need their docstrings; unset it, or set it to 1"
+        )
+    for option in sys.warnoptions:
+        action = option.partition(":")[0].strip()
+        if action and "error".startswith(action):
+            raise UsageError(
+                f"PYTHONWARNINGS={option}, or python -W: the libraries warn as they are imported; unset it"
+            )
 
 
 def _run(command: str, arguments: list[str]) -> int:

@@ -61,9 +61,9 @@ def serve(
         raise UserError(f"serving needs packages that are not installed ({error.name}): {EXTRA}") from None
     from sipo_pl.messages.logs import quiet_libraries
     from sipo_pl.serve.answering import Defaults
-    from sipo_pl.serve.guard import read_keys
+    from sipo_pl.serve.guard import is_local, read_keys
     from sipo_pl.serve.limits import Limits
-    from sipo_pl.serve.server import is_local, make_server, open_socket, run
+    from sipo_pl.serve.server import make_server, open_socket, run
     from sipo_pl.use.api import load
 
     quiet_libraries()
@@ -74,7 +74,9 @@ def serve(
         if max_length is None:
             limits = replace(limits, max_length=min(limits.max_length, loaded.context_length))
         loaded.decoding(temperature, top_p, max_new_tokens, limits.max_length)  # says what is wrong with them
-        if not keys and not is_local(host):
+        if not keys and not is_local(bound.getsockname()[0]):
             log.warning("%s: anybody who reaches this address may ask; --api_key_file asks for a key", host)
-        server = make_server(loaded, bound, limits, Defaults(temperature, top_p, max_new_tokens), keys, name, weights)
+        server = make_server(
+            loaded, bound, host, limits, Defaults(temperature, top_p, max_new_tokens), keys, name, weights
+        )
         run(server, bound)

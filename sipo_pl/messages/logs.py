@@ -66,7 +66,7 @@ class LogFile(logging.FileHandler):
 def log_to(path: Path) -> None:
     """Append to the run's log, with times."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = LogFile(path, encoding="utf-8")
+    handler = LogFile(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter(f"%(asctime)s {_label()}%(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.getLogger("sipo_pl").addHandler(handler)
 

@@ -1,4 +1,4 @@
-"""Tables of texts for papers and readmes: Markdown and LaTeX."""
+"""Texts and tables of texts for papers and readmes: Markdown and LaTeX; every text is escaped here."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -24,12 +24,15 @@ LATEX = {
     "\u00a0": "~",
 }
 
+# what Markdown reads as more than a character; the last three begin links by themselves
+_MARKS = re.compile(r"[\\|*_`<>\[\]&#~$]|:(?=//)|(?<=www)\.|@")
+
 TableRows = Iterable[Sequence[str]]
 
 
 def latex_text(text: str) -> str:
     """Return a text that LaTeX sets as it stands."""
-    return "".join(LATEX.get(character, character) for character in " ".join(text.split("\n")))
+    return "".join(LATEX.get(character, character) for character in _line(text))
 
 
 def latex_table(header: Sequence[str], rows: TableRows, note: str = "") -> str:
@@ -63,8 +66,21 @@ def latex_table(header: Sequence[str], rows: TableRows, note: str = "") -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Return a text that stands in a cell of a Markdown table as it is."""
-    return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", " ".join(text.split("\n")))
+    """Return a text that stands in a line of Markdown, or in a cell of a table, as it is: no HTML, picture or link."""
+    return _MARKS.sub(r"\\\g<0>", _line(text))
+
+
+def markdown_code(text: str) -> str:
+    """Return a text as code in a line of Markdown, as it is."""
+    line = _line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    blank = " " if "`" in line or line != line.strip() else ""
+    return f"{fence}{blank}{line}{blank}{fence}"
+
+
+def _line(text: str) -> str:
+    """Return a text in one line, without control characters."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", " ".join(text.splitlines()))
 
 
 def markdown_table(header: Sequence[str], rows: TableRows) -> str:

@@ -61,7 +61,8 @@ def lane_environments(lanes: int, gpus: Sequence[str]) -> list[dict[str, str]]:
 
 def settle_threads() -> None:
     """Let torch use as many threads as the environment says, in a process that was forked with torch imported."""
-    if named := os.environ.get(THREADS):
+    named = os.environ.get(THREADS, "").partition(",")[0].strip()
+    if named.isdecimal() and int(named):  # anything else is passed over, as OpenMP does
         import torch
 
-        torch.set_num_threads(int(named.split(",")[0]))
+        torch.set_num_threads(int(named))

@@ -16,6 +16,7 @@ from sipo_pl.cli import main as cli
 from sipo_pl.recipe.config.files import find_config, load_yaml
 from sipo_pl.run.devices import settle_threads
 from sipo_pl.run.lifetime import die_with, die_with_parent
+from sipo_pl.run.socket_paths import settle_sockets
 from sipo_pl.storage.stopping import SIGNALS
 
 log = logging.getLogger("sipo_pl")
@@ -91,8 +92,10 @@ def _single_device(words: Sequence[str]) -> bool:
 
 
 def _fork(target: Callable[[Any, dict[str, str]], None], words: list[Any], environment: dict[str, str]) -> Any:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sipo_pl.run.preload"])
+    # what starts afresh imports the libraries again, and needs no socket
+    context: Any = multiprocessing.get_context("forkserver" if settle_sockets() else "spawn")
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload(["sipo_pl.run.preload"])
     process: Any = context.Process(target=target, args=(words, environment))
     process.start()
     return process

@@ -2,17 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from sipo_pl.serve.bodies import read_body
 from sipo_pl.serve.catalogue import Catalogue
 from sipo_pl.serve.engine import Answering, Engine
-from sipo_pl.serve.errors import ApiError, invalid
+from sipo_pl.serve.errors import TOO_LONG, ApiError, invalid
 from sipo_pl.serve.limits import Limits
+from sipo_pl.serve.presence import attended
 from sipo_pl.serve.prompts import Prompts
 from sipo_pl.serve.replies import DONE, Reply, event
 from sipo_pl.serve.schemas import Sampling
@@ -21,6 +25,8 @@ from sipo_pl.use.api import Policies
 
 log = logging.getLogger("sipo_pl")
 READING = 30.0  # seconds beyond the time limit in which a client has to read what it was sent
+
+Body = TypeVar("Body", bound=Sampling)
 
 
 @dataclass(frozen=True)
@@ -58,22 +64,58 @@ class Service:
     limits: Limits
     defaults: Defaults
 
-    def work(self, body: Sampling, prompt_ids: tuple[int, ...]) -> Work:
-        """Return what the engine is to do.
+    async def answer(
+        self,
+        request: Request,
+        kind: type[Body],
+        tokens: Callable[[Body, int], Coroutine[Any, Any, tuple[int, ...]]],
+        reply: type[Reply],
+    ) -> Response:
+        """Answer a request; its time begins here, and a client that goes away is not served any further.
+
+        Args:
+            request: of a client.
+            kind: of its body.
+            tokens: make the prompt's, given the body and how many the prompt may have.
+            reply: what the answer is put into.
 
         Raises:
-            ApiError: weights that are wrong, or more tokens than are granted.
+            ApiError: the body is wrong, too many wait, or time is up.
         """
-        point = self.catalogue.point(body.model, body.weights)
-        longest = self.limits.max_length
-        room = longest - len(prompt_ids)
-        wanted = body.longest
-        if room < (wanted or 1):
+        begun = time.monotonic()
+        body = await read_body(request, kind, self.limits)
+        point = self.catalogue.point(body.model, body.weights)  # what is wrong there is said before a prompt is read
+        room = self._room(body)
+        with self.engine.place():
+            left = begun + self.limits.timeout - time.monotonic()
+            prompt_ids = await attended(request, tokens(body, room), left)
+            answering = self.engine.submit(self._work(body, point, prompt_ids, begun))
+        named = dict(zip(self.policies.objectives, point, strict=True))
+        told = reply(self.catalogue.called(point), named, len(prompt_ids))
+        if body.stream:
+            count = body.stream_options is not None and body.stream_options.include_usage
+            return AnswerStream(answering, _events(answering, told, count), self.limits.timeout + READING)
+        try:
+            return await attended(request, _whole(answering, told), None)
+        finally:
+            answering.cancel()
+
+    def _room(self, body: Sampling) -> int:
+        """Return how many tokens the prompt may have."""
+        longest, wanted = self.limits.max_length, body.longest or 1
+        if wanted >= longest:
+            said = f"{wanted} tokens of an answer are asked for; prompt and answer together may have {longest}"
+            raise invalid(said, "max_tokens", TOO_LONG)
+        return longest - wanted
+
+    def _work(self, body: Sampling, point: tuple[float, ...], prompt_ids: tuple[int, ...], begun: float) -> Work:
+        longest, wanted = self.limits.max_length, body.longest
+        if len(prompt_ids) > self._room(body):
             asked = f", and {wanted} of an answer are asked for" if wanted else ""
             raise invalid(
                 f"the prompt has {len(prompt_ids)} tokens{asked}; prompt and answer together may have {longest}",
-                code="context_length_exceeded",
-                param="max_tokens" if wanted and room > 0 else None,
+                "max_tokens" if wanted and len(prompt_ids) < longest else None,
+                TOO_LONG,
             )
         mine = self.defaults
         decoding = self.policies.decoding(
@@ -82,44 +124,16 @@ class Service:
             wanted or mine.max_new_tokens,
             longest,
         )
-        return Work(prompt_ids, point, decoding, body.seed, body.stops, body.stream)
-
-    async def respond(
-        self, request: Request, body: Sampling, prompt_ids: tuple[int, ...], kind: type[Reply]
-    ) -> Response:
-        """Answer a request; a client that goes away frees its slot."""
-        work = self.work(body, prompt_ids)
-        named = dict(zip(self.policies.objectives, work.weights, strict=True))
-        reply = kind(self.catalogue.called(work.weights), named, len(prompt_ids))
-        answering = self.engine.submit(work)
-        if body.stream:
-            count = body.stream_options is not None and body.stream_options.include_usage
-            return AnswerStream(answering, _events(answering, reply, count), self.limits.timeout + READING)
-        return await _whole(request, answering, reply)
+        return Work(prompt_ids, point, decoding, body.seed, body.stops, body.stream, begun=begun)
 
 
-async def _whole(request: Request, answering: Answering, reply: Reply) -> Response:
-    async def collect() -> Response:
-        text, tokens = "", 0
-        async for piece in answering.pieces():
-            text, tokens = text + piece.text, piece.tokens
-            if piece.finish_reason:
-                return JSONResponse(reply.whole(text, piece.finish_reason, tokens))
-        raise AssertionError("answers end with a reason")
-
-    async def gone() -> Response:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        return Response(status_code=499)  # nobody reads it
-
-    tasks = {asyncio.create_task(collect()), asyncio.create_task(gone())}
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return done.pop().result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        answering.cancel()
+async def _whole(answering: Answering, reply: Reply) -> Response:
+    text, tokens = "", 0
+    async for piece in answering.pieces():
+        text, tokens = text + piece.text, piece.tokens
+        if piece.finish_reason:
+            return JSONResponse(reply.whole(text, piece.finish_reason, tokens))
+    raise AssertionError("answers end with a reason")
 
 
 async def _events(answering: Answering, reply: Reply, count: bool) -> AsyncIterator[bytes]:

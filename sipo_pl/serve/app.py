@@ -9,7 +9,6 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from sipo_pl.serve.answering import Service
-from sipo_pl.serve.bodies import read_body
 from sipo_pl.serve.errors import ApiError
 from sipo_pl.serve.guard import Guard
 from sipo_pl.serve.metrics import Metrics
@@ -18,14 +17,14 @@ from sipo_pl.serve.replies import CompletionReply, Reply
 from sipo_pl.serve.schemas import ChatBody, CompletionBody
 
 
-def make_app(service: Service, metrics: Metrics, keys: Sequence[str], local_only: bool) -> FastAPI:
+def make_app(service: Service, metrics: Metrics, keys: Sequence[str], host: str | None) -> FastAPI:
     """Return the application.
 
     Args:
         service: what handlers need; its engine begins and ends with the application.
         metrics: take what happens.
         keys: of clients; none needed where there is none.
-        local_only: refuse requests for hosts that do not name this machine.
+        host: take only requests for this machine, by its own addresses or this name; for all names where not given.
     """
 
     @asynccontextmanager
@@ -39,7 +38,7 @@ def make_app(service: Service, metrics: Metrics, keys: Sequence[str], local_only
 
     # the pages of FastAPI's own would fetch their scripts from elsewhere
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
-    app.add_middleware(Guard, keys=keys, local_only=local_only, metrics=metrics)
+    app.add_middleware(Guard, keys=keys, host=host, metrics=metrics)
     app.add_exception_handler(ApiError, _tell)
     app.add_exception_handler(HTTPException, _tell_http)
     app.add_exception_handler(Exception, _tell_failure)
@@ -53,7 +52,7 @@ def make_app(service: Service, metrics: Metrics, keys: Sequence[str], local_only
     @app.get("/health")
     async def health() -> Response:
         engine = service.engine
-        told = {"status": "failed" if engine.broken else "ok", "running": engine.running, "open": len(engine.answers)}
+        told = {"status": "failed" if engine.broken else "ok", "running": engine.running, "open": engine.open}
         return JSONResponse(told, 503 if engine.broken else 200)
 
     @app.get("/metrics")
@@ -64,19 +63,17 @@ def make_app(service: Service, metrics: Metrics, keys: Sequence[str], local_only
 
 
 def _add_interface(app: FastAPI, service: Service) -> None:
-    catalogue, prompts, limits = service.catalogue, service.prompts, service.limits
+    catalogue, prompts = service.catalogue, service.prompts
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        body = await read_body(request, ChatBody, limits)
-        catalogue.point(body.model, body.weights)  # what is wrong there is said before a long prompt is looked at
-        return await service.respond(request, body, await prompts.chat(body.messages), Reply)
+        return await service.answer(request, ChatBody, lambda body, most: prompts.chat(body.messages, most), Reply)
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
-        body = await read_body(request, CompletionBody, limits)
-        catalogue.point(body.model, body.weights)
-        return await service.respond(request, body, await prompts.text(body.prompt), CompletionReply)
+        return await service.answer(
+            request, CompletionBody, lambda body, most: prompts.text(body.prompt, most), CompletionReply
+        )
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

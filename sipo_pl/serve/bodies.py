@@ -2,16 +2,17 @@
 
 import asyncio
 import json
+from collections.abc import Sequence, Set
 from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 
-from sipo_pl.messages.errors import nearest
-from sipo_pl.serve.errors import ApiError, invalid
+from sipo_pl.serve.errors import CLOSE, ApiError, client_gone, invalid
 from sipo_pl.serve.limits import Limits
-from sipo_pl.serve.schemas import IGNORED, NEUTRAL, Message, Part, Sampling, StreamOptions
+from sipo_pl.serve.schemas import LONGEST_NAME, Message, Part, Sampling, StreamOptions
 
 Body = TypeVar("Body", bound=Sampling)
 
@@ -36,7 +37,7 @@ async def _read(request: Request, limits: Limits) -> bytes:
     told = request.headers.get("content-length", "0")
     raw = bytearray()
     try:
-        async with asyncio.timeout(limits.timeout):
+        async with asyncio.timeout(limits.to_arrive):
             if int(told) <= limits.body_bytes:
                 async for chunk in request.stream():
                     raw += chunk
@@ -45,16 +46,16 @@ async def _read(request: Request, limits: Limits) -> bytes:
                 else:
                     return bytes(raw)
     except TimeoutError:
-        raise ApiError(408, f"the body did not come within {limits.timeout:g} s") from None
+        raise ApiError(408, f"the body did not come within {limits.to_arrive:g} s", headers=CLOSE) from None
     except ClientDisconnect:
-        raise invalid("the client went away") from None
-    raise ApiError(413, f"the body is longer than {limits.body_bytes} bytes", headers={"connection": "close"})
+        raise client_gone() from None
+    raise ApiError(413, f"the body is longer than {limits.body_bytes} bytes", headers=CLOSE)
 
 
 def _parse(raw: bytes) -> Any:
     try:
         text = raw.decode("utf-8")
-        values = json.loads(text, parse_constant=_refuse_constant)
+        values = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
         if "\\u" in text:
             json.dumps(values, ensure_ascii=False).encode("utf-8")  # halves of characters are no text
     except UnicodeError:
@@ -66,34 +67,48 @@ def _parse(raw: bytes) -> Any:
     return values
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; of a field that stands in it twice one would be passed over."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise invalid(f"the field {name[:LONGEST_NAME]!r} is given twice")
+        found[name] = value
+    return found
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
 def _validate(values: dict[str, Any], kind: type[Body]) -> Body:
-    known = set(kind.model_fields)
-    kept = {}
-    for key, value in values.items():
-        if value is None or key in IGNORED:
-            continue
-        if key in known:
-            kept[key] = value
-        elif key not in NEUTRAL:
-            raise invalid(f"no field {key[:100]!r}{nearest(key[:100], known)}", key[:100], "unknown_field")
-        elif not any(_same(value, neutral) for neutral in NEUTRAL[key]):
-            raise invalid(f"{key}: not supported by this server; leave it out", key, "unsupported_field")
     try:
-        return kind.model_validate(kept)
+        return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        names = {name for model in (kind, Message, Part, StreamOptions) for name in model.model_fields}
-        place = [str(part) for part in first["loc"] if isinstance(part, int) or part in names]
-        param = ".".join(place)
-        raise invalid(f"{param}: {first['msg']}" if param else first["msg"], param or None) from None
+        raise _told(error.errors(include_url=False), _names(kind)) from None
 
 
-def _same(value: Any, neutral: Any) -> bool:
-    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+def _told(errors: Sequence[ErrorDetails], names: Set[str]) -> ApiError:
+    """Return the first error; where a field may be of several types, that of the type which fits farthest."""
+    place = _place(errors[0], names)
+    found = max((one for one in errors if _place(one, names)[: len(place)] == place), key=lambda one: len(one["loc"]))
+    place, said = _place(found, names), found["msg"]
+    if field := found.get("ctx", {}).get("field"):
+        param = ".".join([*place, field])
+        return invalid(f"{param}: {said}", param, found["type"])
+    if found["input"] is None:
+        said += ", found null"
+    param = ".".join(place)
+    return invalid(f"{param}: {said}" if param else said, param or None)
+
+
+def _place(error: ErrorDetails, names: Set[str]) -> list[str]:
+    """Return the fields and indices that lead to an error, without the names of types among them."""
+    return [str(part) for part in error["loc"] if isinstance(part, int) or part in names]
+
+
+def _names(kind: type[Sampling]) -> set[str]:
+    return {name for model in (kind, Message, Part, StreamOptions) for name in model.model_fields}
 
 
 def _kind(value: Any) -> str:

@@ -8,14 +8,16 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from sipo_pl.engine.decoding.noise import Noise
 from sipo_pl.engine.decoding.options import Request
 from sipo_pl.engine.decoding.streaming import Event, Stream
 from sipo_pl.messages.errors import UserError
 from sipo_pl.serve.answer_text import AnswerText
-from sipo_pl.serve.errors import RETRY_LATER, RETRY_NEVER, ApiError, invalid
+from sipo_pl.serve.errors import GONE, RETRY_LATER, RETRY_NEVER, ApiError, invalid, stopping, too_late
 from sipo_pl.serve.limits import Limits
 from sipo_pl.serve.metrics import Metrics
 from sipo_pl.serve.work import ApiFinishReason, Held, Piece, Work
@@ -54,7 +56,7 @@ class Answering:
                 piece = await asyncio.wait_for(self.queue.get(), max(0.0, left))
             except TimeoutError:
                 self.cancel("timeout")
-                raise ApiError(504, f"no answer within {limit:g} s", code="timeout", headers=RETRY_NEVER) from None
+                raise too_late(limit) from None
             if piece.error:
                 raise piece.error
             ended = piece.finish_reason is not None
@@ -77,13 +79,14 @@ class Engine:
     def __init__(self, policies: Policies, limits: Limits, metrics: Metrics) -> None:
         self.policies, self.limits, self.metrics = policies, limits, metrics
         self.answers: dict[str, Answering] = {}  # those that have not ended
-        self.broken = False
+        self._arriving: set[asyncio.Task[Any]] = set()  # of requests whose prompts are not yet made
+        self.broken = self.stopping = False
         self._inbox: queue.SimpleQueue[Work | str | None] = queue.SimpleQueue()  # a key cancels, none ends
         self._held: dict[str, Held] = {}  # of the thread, as is all below
         self._stream: Stream | None = None
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        metrics.watch(lambda: self.running, lambda: max(0, len(self.answers) - self.running))
+        metrics.watch(lambda: self.running, lambda: max(0, self.open - self.running))
 
     @property
     def running(self) -> int:
@@ -91,22 +94,57 @@ class Engine:
         stream = self._stream
         return stream.running if stream else 0
 
+    @property
+    def open(self) -> int:
+        """Return how many requests run or wait, those among them whose prompts are being made."""
+        return len(self.answers) + len(self._arriving)
+
     def start(self) -> None:
         """Begin; to be called within the event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def submit(self, work: Work) -> Answering:
-        """Let a request join.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Within the block, hold a place among the requests that run or wait, for one that will be submitted.
+
+        The block is cancelled when the server is being stopped. Its TimeoutError is told as an answer's.
 
         Raises:
-            ApiError: too many wait, or the engine has given up.
+            ApiError: too many run or wait, the engine has given up, or time is up.
         """
+        self._check()
+        if self.open >= self.limits.at_once:
+            self.metrics.ended("refused")
+            raise ApiError(429, f"{self.open} requests run or wait", code="queue_full", headers=RETRY_LATER)
+        task = asyncio.current_task()
+        assert task is not None
+        self._arriving.add(task)
+        try:
+            yield
+        except TimeoutError:
+            self.metrics.ended("timeout")
+            raise too_late(self.limits.timeout) from None
+        except ApiError as error:
+            if error.status == GONE:
+                self.metrics.ended("cancelled")
+            raise
+        finally:
+            self._arriving.discard(task)
+
+    def _check(self) -> None:
         if self.broken:
             raise ApiError(503, "the engine has failed; the server's log says why", code="engine_failed")
-        if len(self.answers) >= self.limits.at_once:
-            self.metrics.ended("refused")
-            raise ApiError(429, f"{len(self.answers)} requests run or wait", code="queue_full", headers=RETRY_LATER)
+        if self.stopping:
+            raise stopping()
+
+    def submit(self, work: Work) -> Answering:
+        """Let a request join, which holds a place.
+
+        Raises:
+            ApiError: the engine has given up, or is being stopped.
+        """
+        self._check()
         answering = self.answers[work.key] = Answering(self, work)
         self.metrics.prompt_tokens.inc(len(work.prompt_ids))
         self._inbox.put(work)
@@ -119,8 +157,10 @@ class Engine:
             self._inbox.put(key)
 
     def end_answers(self) -> None:
-        """End all answers with an error, because the server is being stopped."""
-        error = ApiError(503, "the server is being stopped", code="stopping")
+        """End all answers, and what waits to become one, with an error, because the server is being stopped."""
+        self.stopping, error = True, stopping()
+        for task in self._arriving:
+            task.cancel()
         for key, answering in list(self.answers.items()):
             self.cancel(key, "error")
             answering.queue.put_nowait(Piece("", 0, error=error))

@@ -14,6 +14,9 @@ TYPES = {
     415: "invalid_request_error",
     429: "rate_limit_error",
 }
+GONE = 499  # no status of HTTP: for the counts alone
+CLOSE = {"connection": "close"}
+TOO_LONG = "context_length_exceeded"
 RETRY_LATER = {"retry-after": "1"}
 RETRY_NEVER = {"x-should-retry": "false"}  # the official client would ask twice more
 
@@ -47,6 +50,21 @@ class ApiError(Exception):
         """Return the error as JSON's object."""
         kind = TYPES.get(self.status, "server_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def client_gone() -> ApiError:
+    """Return the error of a request whose client went away; nobody reads it."""
+    return ApiError(GONE, "the client went away")
+
+
+def too_late(limit: float) -> ApiError:
+    """Return the error of a request that took longer than its seconds."""
+    return ApiError(504, f"no answer within {limit:g} s", code="timeout", headers=RETRY_NEVER)
+
+
+def stopping() -> ApiError:
+    """Return the error of a request that has no time any more."""
+    return ApiError(503, "the server is being stopped", code="stopping", headers=CLOSE)
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:

@@ -1,7 +1,6 @@
 """The socket and the loop of a server."""
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import Sequence
@@ -14,16 +13,18 @@ from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.serve.answering import Defaults, Service
 from sipo_pl.serve.app import make_app
 from sipo_pl.serve.catalogue import make_catalogue
+from sipo_pl.serve.connections import BEYOND, connections
 from sipo_pl.serve.engine import Engine
+from sipo_pl.serve.guard import is_local
 from sipo_pl.serve.limits import Limits
 from sipo_pl.serve.metrics import Metrics
 from sipo_pl.serve.prompts import Prompts
 from sipo_pl.use.api import Policies
 
 log = logging.getLogger("sipo_pl")
-IDLE = 30  # seconds that a connection may be open without a request
 HURRY = 5  # seconds in which answers that were ended are sent
-LOCALHOST = "localhost"
+SENDING = 0.1  # seconds in which, after a second signal, they are sent
+FILES = 256  # that are open beside the connections
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -32,6 +33,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     Raises:
         UsageError: no address of this machine, or a port that is taken or not allowed.
     """
+    host = host.removeprefix("[").removesuffix("]")  # as an address has them in a URL
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # with the protocol by name: only then asyncio sends small pieces at once
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -51,15 +53,6 @@ def address(bound: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def is_local(host: str) -> bool:
-    """Return whether only this machine can reach a host."""
-    if host == LOCALHOST:
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
-
-
 class Server(uvicorn.Server):
     """A server that, once it is asked to stop, gives running answers a few seconds to end.
 
@@ -76,11 +69,16 @@ class Server(uvicorn.Server):
         """End the connections, and answers that take too long with an error."""
         asyncio.get_running_loop().call_later(self.engine.limits.grace, self.engine.end_answers)
         await super().shutdown(sockets)
+        if self.force_exit:  # by a second signal; uvicorn then leaves out what follows
+            self.engine.end_answers()
+            await asyncio.sleep(SENDING)
+            await self.lifespan.shutdown()
 
 
 def make_server(
     policies: Policies,
     bound: socket.socket,
+    host: str,
     limits: Limits,
     defaults: Defaults,
     keys: Sequence[str],
@@ -92,6 +90,7 @@ def make_server(
     Args:
         policies: nobody else may use them as long as it runs.
         bound: where it listens.
+        host: what the user calls that.
         limits: what it grants.
         defaults: of requests.
         keys: of clients; none needed where there is none.
@@ -107,10 +106,11 @@ def make_server(
     service = Service(policies, catalogue, engine, Prompts(policies.template), limits, defaults)
     logging.getLogger("uvicorn.error").addFilter(_is_ours)
     local = is_local(bound.getsockname()[0])
+    _allow_files(limits.most_connections + BEYOND + FILES)
     log.info("serving %s at %s, objectives %s", catalogue.name, address(bound), ", ".join(policies.objectives))
     config = uvicorn.Config(
-        make_app(service, metrics, keys, local),
-        http="h11",  # bounds the size of headers
+        make_app(service, metrics, keys, host if local else None),
+        http=connections(limits),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -118,11 +118,20 @@ def make_server(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=IDLE,
+        timeout_keep_alive=int(limits.idle_seconds),
         timeout_graceful_shutdown=limits.grace + HURRY,
-        limit_concurrency=limits.at_once + limits.connections,
     )
     return Server(config, engine)
+
+
+def _allow_files(count: int) -> None:
+    """Let the process have so many files and connections open, as far as the system allows it to."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < count:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

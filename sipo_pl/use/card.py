@@ -12,6 +12,7 @@ from sipo_pl.engine.models.merge import Drift
 from sipo_pl.recipe.data import HUB_PREFIX
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.report.cells import BASE
+from sipo_pl.report.plain_tables import markdown_code, markdown_text
 from sipo_pl.use.card_code import code
 from sipo_pl.use.fidelity import Fidelity
 from sipo_pl.use.scores import Scores
@@ -65,7 +66,7 @@ def card(told: Card) -> str:
     recipe, kept = told.source.recipe
     at = weights_text(told)
     body = [
-        f"# {recipe.name}: {at}",
+        f"# {markdown_text(f'{recipe.name}: {at}')}",
         f"{_KIND[told.kind]}",
         f"The policies were aligned with SIPO ({_PAPER}), one for each objective, "
         + ("and re-aligned on Pareto-better answers." if kept == "realign" else "without re-alignment."),
@@ -118,16 +119,20 @@ def _short_base(name: str) -> str:
 
 def _facts(told: Card, recipe: Recipe) -> str:
     source = told.source
-    base = told.base_name if is_hub_name(told.base_name) else f"`{Path(told.base_name).name}`, a local model"
+    base = (
+        markdown_text(told.base_name)
+        if is_hub_name(told.base_name)
+        else f"{markdown_code(Path(told.base_name).name)}, a local model"
+    )
     lines = [f"- Base model: {base}" + (", fine-tuned by the run" if recipe.runs("sft") else "")]
     for one in recipe.objectives:
         phrase = f" ({one.phrase})" if one.phrase else ""
         reward = "implicit reward of its first policy"
         if one.reward:
-            reward = f"`{str(one.reward['class_path']).rpartition('.')[2]}`"
-        lines.append(f"- Objective {one.name}{phrase}; its score below: {reward}")
+            reward = markdown_code(str(one.reward["class_path"]).rpartition(".")[2])
+        lines.append(f"- Objective {markdown_text(one.name + phrase)}; its score below: {reward}")
     names = _hub_data(recipe.data.sources().values())
-    lines.append(f"- Data: {', '.join(sorted(names)) or 'own files'}")
+    lines.append(f"- Data: {markdown_text(', '.join(sorted(names))) or 'own files'}")
     lines.append(f"- Fusion rule: {type(source.divergence).__name__}; dtype {source.dtype}; seed {recipe.seed}")
     lines.append(f"- Prompt template: {source.template.kind}, in `chat_template.jinja` for other tools")
     if told.other_tokens:
@@ -157,7 +162,7 @@ def _fidelity(told: Card) -> list[str]:
     tokens = next(iter(found.models.values())).tokens
     lines = ["| model | mean KL(fused ‖ model), nats a token | same likeliest token |", "|---|---|---|"]
     for name, distance in found.models.items():
-        name = f"**{name}**" if name == mine else name
+        name = f"**{name}**" if name == mine else markdown_text(name)
         lines.append(f"| {name} | {distance.kl:.4g} | {distance.agreement:.1%} |")
     where = f"Along the fused policies' own greedy answers to {found.prompts} test prompts, {tokens} tokens."
     return [intro, "\n".join(lines), where]
@@ -167,8 +172,8 @@ def _scores(told: Card, recipe: Recipe) -> list[str]:
     scores = told.scores
     if scores is None:
         return ["The run holds no evaluation of these policies."]
-    lines = [f"| weights ({', '.join(recipe.objective_names)}) | {' | '.join(recipe.objective_names)} | words |"]
-    lines.append("|---" * (len(recipe.objective_names) + 2) + "|")
+    names = [markdown_text(name) for name in recipe.objective_names]
+    lines = [f"| weights ({', '.join(names)}) | {' | '.join(names)} | words |", "|---" * (len(names) + 2) + "|"]
     for point, means in scores.rows.items():
         name = "base model" if point == BASE else point
         name = f"**{name}**" if point == scores.chosen else name

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sipo_pl.storage.artifacts import read_json
+from sipo_pl.use.chat_screen import printable
 from sipo_pl.use.row_view import Inspection, SeenRow, SeenText
 from sipo_pl.use.token_view import CHANGED, LEARNED, PROMPT, SPECIAL, token_line
 
@@ -12,7 +13,9 @@ def show(seen: SeenRow, asked: Inspection, stage: str, console: Console) -> None
     """Print a row: tokens by part, merges, special tokens, notes, and what the stage leaves out."""
     tokenizer = asked.template.tokenizer
     console.print(
-        f"{stage}, row {asked.row} of {seen.count} in {seen.path}: {seen.row_id}", style="bold", soft_wrap=True
+        f"{stage}, row {asked.row} of {seen.count} in {seen.path}: {printable(seen.row_id)}",
+        style="bold",
+        soft_wrap=True,
     )
     legend = Text("tokens: ")
     for name, style in (("prompt", PROMPT), ("learned", LEARNED), ("special", SPECIAL), ("merged", CHANGED)):
@@ -29,7 +32,7 @@ def show(seen: SeenRow, asked: Inspection, stage: str, console: Console) -> None
             console.print(note, style="yellow")
     console.print()
     for note in seen.notes:
-        console.print(note, soft_wrap=True)
+        console.print(printable(note), soft_wrap=True)
     _left_out(seen, asked, console)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from sipo_pl.method.weights import corners, point_name
 from sipo_pl.recipe.methods import CONTROL
-from sipo_pl.report.plain_tables import latex_table, markdown_table
+from sipo_pl.report.plain_tables import latex_table, markdown_table, markdown_text
 from sipo_pl.report.tables import RunMetrics, decimals_of, number, unbroken, with_interval
 
 TextTable = tuple[list[str], list[list[str]]]
@@ -161,7 +161,7 @@ def sensitivity_table(metrics: RunMetrics, rows: Sequence[Mapping[str, Any]]) ->
 
 def markdown(metrics: RunMetrics) -> str:
     """Return the results and the cost as Markdown; the same bytes each time, and so without minutes."""
-    notes = [f"{note}\n" for note in (results_note(metrics), *remarks(metrics))]
+    notes = [f"{markdown_text(note)}\n" for note in (results_note(metrics), *remarks(metrics))]
     return "\n".join([markdown_table(*results_table(metrics)), *notes, markdown_table(*cost_table(metrics))])
 
 
