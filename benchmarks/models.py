@@ -21,7 +21,7 @@ from transformers import (
 from sipo_pl.engine.lora.adapters import Factors
 from sipo_pl.engine.lora.policies import BASE, GroupPlace, PolicySet
 from sipo_pl.engine.lora.stack import LoRAStack
-from sipo_pl.engine.models.loading import resolve_base_model
+from sipo_pl.storage.model_hashes import resolve_base_model
 
 Shape = Literal["smollm2", "1b", "3b", "7b", "tiny"]
 SHAPES: tuple[Shape, ...] = ("smollm2", "1b", "3b", "7b", "tiny")

@@ -9,9 +9,9 @@ from transformers import AutoTokenizer
 
 from benchmarks.models import SMOLLM2
 from sipo_pl.engine.decoding.options import Request
-from sipo_pl.engine.models.loading import resolve_base_model
 from sipo_pl.recipe.recipe import Template
 from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.model_hashes import resolve_base_model
 from sipo_pl.text.templates import Encoded, PromptTemplate
 
 POINTS = (0.2, 0.4, 0.6, 0.8)  # weights of the first policy; the others share the rest

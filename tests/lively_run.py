@@ -9,8 +9,8 @@ import yaml
 from tiny import CHAT_TEMPLATE, make_tiny_adapter, make_tiny_model
 from tiny_run import NAMES, write_yaml
 
-from sipo_pl.engine.models.loading import weights_hash
-from sipo_pl.storage.artifacts import write_json
+from sipo_pl.storage.artifacts import file_hash, write_json
+from sipo_pl.storage.model_hashes import weights_hash
 
 
 class Lively(NamedTuple):
@@ -49,5 +49,7 @@ def make_lively_run(finished: Path, folder: Path) -> Lively:
         make_tiny_adapter(stage / "adapter", base, seed)
         manifest = json.loads((stage / "manifest.json").read_text())
         manifest["inputs"]["base model"] = weights_hash(str(base))
+        adapter = [path for path in (stage / "adapter").iterdir() if path.is_file()]
+        manifest["files"] = {f"adapter/{path.name}": file_hash(path) for path in adapter}
         write_json(stage / "manifest.json", manifest)
     return Lively(run, base)

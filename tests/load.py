@@ -22,8 +22,8 @@ from load_requests import CASES, NAMES, Asked, Case, draw_requests
 from serving import Server, serve, write_policies
 from tiny import CHAT_TEMPLATE, make_tiny_model
 
-from sipo_pl.engine.models.loading import resolve_base_model
 from sipo_pl.recipe.recipe import Template
+from sipo_pl.storage.model_hashes import resolve_base_model
 
 TARGET = 3.0  # times the throughput of one at a time
 REASONS = ("stop", "length", "cancelled")  # of the server's counter

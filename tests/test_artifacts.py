@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from sipo_pl.storage.artifacts import (
     open_stage,
     read_json,
     read_jsonl,
+    same_hash,
     sweep,
     write_json,
     write_jsonl,
@@ -413,3 +415,49 @@ def test_a_manifest_of_another_version_is_one_line(tmp_path: Path, change: dict[
     with pytest.raises(UserError, match=r"manifest.json: not a manifest of this program"):
         open_it(tmp_path / "align")
     assert path.read_text() == text
+
+
+def test_a_hash_of_an_older_version_agrees_as_far_as_it_goes() -> None:
+    one, two, three = ("1" * 64, "2" * 64, "3" * 64)
+    assert same_hash(one, f"{one}+{two}")
+    assert same_hash(f"{one}+{two}", one)
+    assert not same_hash(f"{one}+{two}", f"{one}+{three}")
+    assert not same_hash(one, f"{two}+{one}")
+    assert not same_hash("text", "text+more")
+
+
+def test_a_stage_that_an_older_version_began_goes_on(tmp_path: Path) -> None:
+    open_stage(tmp_path, "align", {**KEYS, "model": "1" * 64}, {"base model": "1" * 64}, seed=1)
+    (tmp_path / "unit").touch()
+    whole = f"{'1' * 64}+{'2' * 64}"
+    found = open_stage(tmp_path, "align", {**KEYS, "model": whole}, {"base model": whole}, seed=1)
+    assert (found.inputs["base model"], found.keys["model"]) == (whole, whole)
+    with pytest.raises(UserError, match="input base model: "):
+        open_stage(tmp_path, "align", {**KEYS, "model": whole}, {"base model": whole[:-1] + "3"}, seed=1)
+
+
+def test_versions_of_a_stage_that_goes_on_are_all_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("sipo_pl").propagate = True
+    open_stage(tmp_path, "align", KEYS, INPUTS, seed=1)
+    (tmp_path / "unit").touch()
+    manifest = Manifest.read(tmp_path)
+    assert manifest is not None
+    torch = manifest.versions["torch"]
+    manifest.versions["torch"] = "2.0.1"
+    manifest.write(tmp_path)
+    for _ in range(2):  # said once
+        found = open_stage(tmp_path, "align", KEYS, INPUTS, seed=1)
+        assert found.versions["torch"] == f"2.0.1, {torch}"
+    found.finish(tmp_path, [])
+    assert read_json(tmp_path / "manifest.json")["versions"]["torch"] == f"2.0.1, {torch}"
+    assert [one.getMessage() for one in caplog.records] == [f"align: begun with torch 2.0.1, goes on with {torch}"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "\x00", "[" * 100000])
+def test_a_manifest_that_nobody_can_read_has_a_way_out(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "stage"
+    open_stage(folder, "align", KEYS, INPUTS, seed=1)
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match=r"manifest\.json: not JSON: .*--overwrite, to make the stage anew"):
+        open_stage(folder, "align", KEYS, INPUTS, seed=1)
+    assert not open_stage(folder, "align", KEYS, INPUTS, seed=1, overwrite=True).complete

@@ -12,7 +12,14 @@ import yaml
 from tiny_run import Command, environment, write_recipe, write_yaml
 
 from sipo_pl.callbacks.best import BestCheckpoint
-from sipo_pl.storage.artifacts import read_json
+from sipo_pl.engine.lora.adapters import read_adapter
+from sipo_pl.engine.models.made_over import ModelsNow
+from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.config.files import load_yaml
+from sipo_pl.storage.artifacts import Manifest, read_json
+from sipo_pl.storage.model_hashes import weights_hash
+from sipo_pl.use.run_folder import read_recipe
+from sipo_pl.use.source import open_source
 
 
 def states(folder: Path) -> dict[str, bytes]:
@@ -85,6 +92,64 @@ def test_a_manifest_of_another_version_stops_the_run(moved: Path, command: Comma
     assert states(moved / "run") == before
 
 
+def test_damaged_bookkeeping_stops_no_run(moved: Path, command: Command) -> None:
+    run = moved / "run"
+    request = (run / "report/request.json").read_bytes()
+    (run / "timings.json").write_text("")
+    cut(run / "report/request.json")
+    (run / "run.log").unlink(missing_ok=True)
+    (run / "run.log").mkdir()
+    (moved / ".run.lock").write_bytes(b"\xff\xfe")
+    said = command("run", "--config", moved / "recipe.yaml")
+    assert said.code == 0, said.err
+    assert "timings.json: not JSON" in said.err
+    assert "run.log: cannot be written: Is a directory; the run goes on without its log" in said.err
+    assert "report: complete" in said.err
+    assert (run / "report/request.json").read_bytes() == request
+
+
+def other_model(folder: Path) -> None:
+    """Change the weights of a model by one bit, in a place that no sample of them shows."""
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[8 + int.from_bytes(content[:8], "little") + 20000] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("which", ["weights", "tokenizer"])
+def test_a_model_that_was_replaced_is_found_before_anything_runs(
+    moved: Path, talkative_model: Path, command: Command, which: str
+) -> None:
+    model = moved / "model"
+    shutil.copytree(talkative_model, model)
+    for path in (moved / "recipe.yaml", *(moved / "run").glob("*/config.yaml")):
+        path.write_text(path.read_text().replace(str(talkative_model), str(model)))
+    assert ModelsNow(read_recipe(moved / "run")).check(*complete(moved / "run/align-kind"), "again") is None
+    if which == "weights":
+        other_model(model)
+    else:
+        (model / "tokenizer.json").write_text((model / "tokenizer.json").read_text() + " ")
+    with pytest.raises(UserError, match=r"align-kind: the .* has changed.* since it was made; put back"):
+        ModelsNow(read_recipe(moved / "run")).check(*complete(moved / "run/align-kind"), "again")
+    adapter = moved / "run/align-kind/adapter"
+    with pytest.raises(UserError, match=r"adapter: was made over another model than .* differ"):
+        read_adapter(adapter, str(model))
+    with pytest.raises(UserError, match=r"not the model that the policies were trained on: its .* differ"):
+        open_source(moved / "run")
+    assert open_source(moved / "run", base_model=str(model)).names == ("kind", "short")  # which the user insists on
+
+
+def complete(folder: Path) -> tuple[Path, Manifest]:
+    """Return a stage's folder and its manifest, as a fit of today would have written it."""
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    model = str(load_yaml(folder / "config.yaml")["recipe"]["base_model"])
+    if "+" not in manifest.inputs["base model"]:
+        manifest.inputs["base model"] = weights_hash(model)
+        manifest.write(folder)
+    return folder, manifest
+
+
 @pytest.mark.parametrize("harm", [cut, lambda path: path.write_text("")])
 def test_a_torn_unit_is_found_before_the_stage_goes_on(moved: Path, command: Command, harm: object) -> None:
     folder = moved / "run/sample"
@@ -99,6 +164,10 @@ def test_a_torn_unit_is_found_before_the_stage_goes_on(moved: Path, command: Com
     assert str(unit) in said.err
     assert "to redo" in said.err
     assert not (folder / "unit-00002.jsonl").exists()
+    unit.write_bytes(whole.replace(b'"finish_reason"', b'"finish"', 1))
+    said = command("predict", "--config", moved / "sample.yaml")
+    assert said.code == 1
+    assert f"{unit}:1: no key 'finish_reason'; did you mean 'finish'?; remove the file to redo its unit" in said.err
     unit.unlink()
     assert command("predict", "--config", moved / "sample.yaml").code == 0
     assert unit.read_bytes() == whole

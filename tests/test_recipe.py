@@ -52,6 +52,14 @@ def test_rounds_differ_in_the_seed_of_their_fits() -> None:
 @pytest.mark.parametrize(
     ("changes", "key", "problem"),
     [
+        ({"name": "../../x"}, "name", "'../../x' names no folder below `runs`; run_dir sets a run folder anywhere"),
+        ({"name": "/x"}, "name", "'/x' names no folder below `runs`; run_dir sets a run folder anywhere"),
+        ({"name": "a\0b"}, "name", "'a\\x00b' cannot be the name of a folder: too long, or with a zero byte in it"),
+        (
+            {"objectives": [Objective("a" * 101), Objective("b")]},
+            "objectives",
+            f"the name {'a' * 20!r}… is longer than 100 bytes",
+        ),
         ({"rounds": 0}, "rounds", "at least one is needed, found 0"),
         ({"round": 2}, "round", "expected 1 to 1 (the recipe's rounds), found 2"),
         ({"rounds": 3, "round": 0}, "round", "expected 1 to 3 (the recipe's rounds), found 0"),

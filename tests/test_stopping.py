@@ -4,6 +4,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +62,17 @@ class CutOff(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
         elif self.left == 0:
             raise RuntimeError("as if it were killed")
+
+
+class Swallow(Callback):
+    """Asks the fit to stop before it listens, and swallows the interruption, as libraries do at their import."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        try:
+            ask_by("SIGTERM")
+            time.sleep(1)
+        except KeyboardInterrupt:
+            pass
 
 
 class AskAtUnit(Callback):
@@ -156,6 +169,46 @@ def test_a_fit_that_is_cut_off_again_and_again_ends_as_a_whole_one(folder: Path,
         codes.append(fit(folder, command, *words, *cut, f"--trainer.callbacks.asks={rng.random() < 0.4}").code)
     assert {75, 1} < set(codes)
     assert read_json(folder / "run/align-kind/manifest.json") == whole
+
+
+def test_a_fit_whose_interruption_was_swallowed_stops_at_its_first_step(folder: Path, command: Command) -> None:
+    said = fit(folder, command, f"--trainer.callbacks+={__name__}.Swallow")
+    assert said.code == 75
+    assert "; the same command goes on from here" in said.err.splitlines()[-1]
+    assert not (folder / "run/align-kind/adapter").exists()
+
+
+SWALLOWED = """
+import os, signal, sys, time
+from sipo_pl.storage import stopping
+stopping.INSISTS = 0.05
+stopping.note_early()
+if sys.argv[1] == "early":
+    os.kill(os.getpid(), signal.SIGTERM)
+try:
+    with stopping.interruptible() as asked:
+        try:  # what leaves a text given to exec as a plain KeyboardInterrupt would end Python by SIGINT
+            exec("os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)")
+        except BaseException:
+            pass
+        try:
+            time.sleep(5)
+        except BaseException:
+            pass
+        time.sleep(5)
+except KeyboardInterrupt:
+    os.kill(os.getpid(), signal.SIGTERM)  # too late to change anything
+    sys.exit(75)
+"""
+
+
+@pytest.mark.parametrize("when", ["early", "later"])
+def test_an_interruption_comes_again_until_it_arrives(when: str) -> None:
+    began = time.monotonic()
+    words = [sys.executable, "-c", SWALLOWED, when]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert said.returncode == 75, said.stderr
+    assert time.monotonic() - began < 30
 
 
 def test_a_second_signal_stops_a_fit_at_once(folder: Path, command: Command) -> None:

@@ -8,11 +8,7 @@ import logging
 import os
 import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sipo_pl import __version__
@@ -21,7 +17,7 @@ from sipo_pl.messages.errors import Stopped, UsageError, UserError, nearest
 from sipo_pl.messages.exit_codes import DONE, FAILED, RESUMABLE, WRONG_USE
 from sipo_pl.registry import SMALL_STAGES, STAGES, VERBS
 from sipo_pl.run.lifetime import die_with_parent
-from sipo_pl.storage.stopping import ECHO, SIGNALS
+from sipo_pl.storage.stopping import SIGNALS, interruptible, note_early
 
 DEBUG_VARIABLE = "SIPO_PL_DEBUG"
 
@@ -50,6 +46,7 @@ COMMANDS = {
 
 def entry() -> None:
     """Run the console script."""
+    note_early()
     if "LOCAL_RANK" in os.environ:  # one of several devices, started by the first or by a launcher
         die_with_parent()
     is_child = ranks.is_child()
@@ -58,6 +55,11 @@ def entry() -> None:
         signal.signal(number, signal.SIG_IGN)
     if code != DONE and is_child:
         ranks.end_first()
+    if code == RESUMABLE and "torch" in sys.modules:  # interrupted perhaps in its import, it may crash as Python ends
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
@@ -97,14 +99,14 @@ def _guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int
     logs.set_up()
     log = logging.getLogger("sipo_pl")
     command = arguments[0]
-    asked: list[float] = []
+    asked = False
     try:
         _check_interpreter()
-        with _stopping(asked):
-            return work(command, arguments)
-    except UserError as error:
-        log.error("sipo_pl %s: %s", command, error)
-        return WRONG_USE if isinstance(error, UsageError) else FAILED
+        with interruptible() as interruption:
+            try:
+                return work(command, arguments)
+            finally:
+                asked = interruption.number is not None
     except Stopped as stop:
         if not ranks.is_first():
             return DONE  # the first device speaks; to a launcher another code would be a crash
@@ -113,14 +115,17 @@ def _guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int
     except KeyboardInterrupt:
         log.error("sipo_pl %s: stopped; the same command goes on from here", command)
         return RESUMABLE
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if asked:  # what a library made of the interruption
             log.debug("sipo_pl %s was interrupted", command, exc_info=True)
             log.error("sipo_pl %s: stopped; the same command goes on from here", command)
             return RESUMABLE
         if isinstance(error, BrokenPipeError) and streams.forget():
             return DONE  # nobody reads what it says
-        if os.environ.get(DEBUG_VARIABLE):
+        if isinstance(error, UserError):
+            log.error("sipo_pl %s: %s", command, error)
+            return WRONG_USE if isinstance(error, UsageError) else FAILED
+        if isinstance(error, SystemExit) or os.environ.get(DEBUG_VARIABLE):
             raise
         log.debug("sipo_pl %s failed", command, exc_info=True)
         log.error("sipo_pl %s: %s: %s (%s=1 shows where)", command, type(error).__name__, error, DEBUG_VARIABLE)
@@ -149,30 +154,6 @@ def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise UsageError(f"no such command{nearest(command, [*TRAINER_COMMANDS, *COMMANDS])}")
     return _small_command(command, arguments[1:])
-
-
-@contextmanager
-def _stopping(asked: list[float]) -> Iterator[None]:
-    """Within the block, let SIGTERM, SIGINT and SIGUSR1 stop the command; nothing that is written is half.
-
-    Args:
-        asked: takes the time of each that is no echo.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if not asked or time.monotonic() - asked[-1] > ECHO:
-            asked.append(time.monotonic())
-            raise KeyboardInterrupt
-
-    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        if numbers:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a stage of a run is born with them blocked
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _check(command: str, arguments: list[str]) -> int:

@@ -211,12 +211,12 @@ class StageCLI(PlainCLI):
 
     def validate(self, model: Any, datamodule: Any, **arguments: Any) -> None:
         """Validate the kept policy of a fit on its validation pairs."""
-        arguments["ckpt_path"] = arguments.get("ckpt_path") or self.run.best_checkpoint
+        arguments["ckpt_path"] = arguments.get("ckpt_path") or self.run.best_of_fit()
         self.trainer.validate(model, datamodule=datamodule, weights_only=True, **arguments)
 
     def test(self, model: Any, datamodule: Any, **arguments: Any) -> None:
         """Test the kept policy of a fit on its validation pairs, under the names test/…."""
-        arguments["ckpt_path"] = arguments.get("ckpt_path") or self.run.best_checkpoint
+        arguments["ckpt_path"] = arguments.get("ckpt_path") or self.run.best_of_fit()
         self.trainer.test(model, datamodule=datamodule, weights_only=True, **arguments)
 
     def _say_complete(self) -> bool:

@@ -31,9 +31,9 @@ def inspect(
     """
     from rich.console import Console
 
-    from sipo_pl.engine.models.loading import load_template
     from sipo_pl.messages.logs import quiet_libraries
     from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
+    from sipo_pl.text.tokenizers import load_template
     from sipo_pl.use.row_page import show
     from sipo_pl.use.row_view import Inspection
     from sipo_pl.use.stage_rows import seen_row, stage_settings

@@ -64,11 +64,16 @@ class LogFile(logging.FileHandler):
 
 
 def log_to(path: Path) -> None:
-    """Append to the run's log, with times."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = LogFile(path, encoding="utf-8", errors="backslashreplace")
+    """Append to the run's log, with times; where it cannot be written, say so once and go on without."""
+    log = logging.getLogger("sipo_pl")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = LogFile(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        log.warning("%s: cannot be written: %s; the run goes on without its log", path, error.strerror)
+        return
     handler.setFormatter(logging.Formatter(f"%(asctime)s {_label()}%(message)s", "%Y-%m-%d %H:%M:%S"))
-    logging.getLogger("sipo_pl").addHandler(handler)
+    log.addHandler(handler)
 
 
 def is_beside() -> bool:

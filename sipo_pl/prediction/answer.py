@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse.typing import PositiveInt
 
 from sipo_pl.data.datamodules.unit_data import PROMPTS, Unit
+from sipo_pl.data.rows import AnswerRow
 from sipo_pl.engine.decoding.kl import kl_to_base
 from sipo_pl.engine.decoding.options import Decoding, Generated, Request
 from sipo_pl.engine.lora.adapters import Factors, interpolate, read_adapter, weighted_sum
@@ -36,6 +37,8 @@ class Answer(GenerationModule):
         marks: when a text is marked as collapsed
         batch_tokens: tokens of one forward, over all policies, where the divergence from the base model is measured
     """
+
+    row = AnswerRow
 
     def __init__(
         self,
@@ -88,20 +91,25 @@ class Answer(GenerationModule):
 
     def read_policies(self) -> list[Policy]:
         read: dict[Path, Factors] = {}
-        for folder in dict.fromkeys(folder for source in self.used for folder in self._folders(source)):
-            read[folder] = read_adapter(folder).factors
+        for source in self.used:
+            for folder in self._folders(source):
+                if folder not in read:
+                    read[folder] = read_adapter(folder, self._base_of(source)).factors
         return [self._policy(source, read) for source in self.used]
+
+    def _base_of(self, source: PolicySource) -> str:
+        """Return the base model under a policy."""
+        if source.kind == "realign":
+            return self.last.base_of(self.last.objective(source.of), "realign")
+        return self.recipe.policy_base
 
     def _policy(self, source: PolicySource, read: dict[Path, Factors]) -> Policy:
         folders = self._folders(source)
         if source.kind in ("soup", "sum"):
             point = parse_point(source.of, self.recipe.objective_names)
             join = interpolate if source.kind == "soup" else weighted_sum
-            return Policy(self.recipe.policy_base, join([read[folder] for folder in folders], point))
-        base = self.recipe.policy_base
-        if source.kind == "realign":
-            base = self.last.base_of(self.last.objective(source.of), "realign")
-        return Policy(base, read[folders[0]], folders[0])
+            return Policy(self._base_of(source), join([read[folder] for folder in folders], point))
+        return Policy(self._base_of(source), read[folders[0]], folders[0])
 
     def expected_ids(self, unit: Unit) -> list[str]:
         return [row["sample_id"] for row in self._plan(unit)]

@@ -13,7 +13,6 @@ from sipo_pl.engine.decoding.generation import generate
 from sipo_pl.engine.decoding.options import Decoding, Generated, Request
 from sipo_pl.engine.lora.policies import Policy, PolicySet, load_policies, policy_input, read_policies
 from sipo_pl.engine.memory_budget import MemoryBudget
-from sipo_pl.engine.models.loading import end_tokens, load_template
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.messages.progress import Progress
 from sipo_pl.recipe.divergence import recipe_divergence
@@ -21,6 +20,7 @@ from sipo_pl.recipe.recipe import AlignmentStage, PolicyStage, Recipe
 from sipo_pl.text.marks import MarkRules, text_marks
 from sipo_pl.text.prompt import Prompt
 from sipo_pl.text.templates import search_response
+from sipo_pl.text.tokenizers import end_tokens, load_template
 
 
 class PredictionModule(LightningModule):
@@ -34,6 +34,7 @@ class PredictionModule(LightningModule):
     prompts: Path | None = None
     max_rows: int | None = None
     sources: Sequence[str] = ()
+    row: type = dict  # schema of the rows that the stage writes, see `data.rows`
 
     def __init__(self, recipe: Recipe, policies: AlignmentStage) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sipo_pl.data.datamodules.unit_data import Unit
+from sipo_pl.data.rows import JudgedRow
 from sipo_pl.prediction.measure import Measure
 from sipo_pl.recipe.components import instantiate
 from sipo_pl.recipe.methods import BASELINE
@@ -18,6 +19,7 @@ class Judge(Measure):
         judge: class_path and init_args of a judge that compares each answer with the baseline's to the same prompt
     """
 
+    row = JudgedRow
     kept = ("sample_id", "prompt_id", "method", "point", "tokens", "kl", "finish_reason", "marks")
 
     def __init__(self, recipe: Recipe, judge: Component | None = None) -> None:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from sipo_pl.data.datamodules.unit_data import Unit
+from sipo_pl.data.rows import MeasuredRow
 from sipo_pl.messages.errors import UserError
 from sipo_pl.prediction.base import PredictionModule
 from sipo_pl.recipe.recipe import AlignmentStage, PolicyStage, Recipe
@@ -25,6 +26,7 @@ class Measure(PredictionModule):
         batch_tokens: tokens of one forward, over all policies, where implicit rewards are used
     """
 
+    row: type = MeasuredRow
     kept: tuple[str, ...] = ("sample_id", "prompt_id", "point", "finish_reason", "marks")  # of a response's row
 
     def __init__(self, recipe: Recipe, policies: AlignmentStage = "align", batch_tokens: int = 8192) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sipo_pl.data.datamodules.unit_data import Unit
+from sipo_pl.data.rows import ReviewRow
 from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.prediction.base import GenerationModule
 from sipo_pl.recipe.recipe import AlignmentStage, Recipe
@@ -22,6 +23,7 @@ class Review(GenerationModule):
         marks: when a text is marked as collapsed
     """
 
+    row = ReviewRow
     sources = ("sample",)
 
     def __init__(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sipo_pl.data.datamodules.unit_data import Unit
+from sipo_pl.data.rows import RewriteRow
 from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.method.weights import point_name
 from sipo_pl.prediction.base import GenerationModule
@@ -22,6 +23,7 @@ class Rewrite(GenerationModule):
         marks: when a text is marked as collapsed
     """
 
+    row = RewriteRow
     sources = ("sample", "review")
 
     def __init__(

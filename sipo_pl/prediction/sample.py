@@ -6,6 +6,7 @@ from typing import Any, Literal
 from jsonargparse.typing import PositiveInt
 
 from sipo_pl.data.datamodules.unit_data import PROMPTS, Unit
+from sipo_pl.data.rows import SampleRow
 from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.engine.lora.policies import Policy, interpolated_policies
 from sipo_pl.messages.errors import UsageError
@@ -31,6 +32,8 @@ class Sample(GenerationModule):
         decoding: how text is decoded
         marks: when a text is marked as collapsed
     """
+
+    row = SampleRow
 
     def __init__(
         self,

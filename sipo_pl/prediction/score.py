@@ -4,6 +4,7 @@ from typing import Any
 
 from sipo_pl.data.datamodules.unit_data import Unit
 from sipo_pl.data.previous_round import previous_kept
+from sipo_pl.data.rows import ScoreRow
 from sipo_pl.engine.lora.policies import Policy, interpolated_policies
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.method.weights import point_name
@@ -27,6 +28,8 @@ class Score(PredictionModule):
         soups: add the policies interpolated in weight space at every sampling weight as reward models
         batch_tokens: tokens of one forward, over all reward models
     """
+
+    row = ScoreRow
 
     def __init__(
         self,

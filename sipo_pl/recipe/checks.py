@@ -7,14 +7,15 @@ from pathlib import Path
 from string import Formatter
 
 from sipo_pl.messages.errors import SettingError, UsageError, UserError, nearest
-from sipo_pl.recipe.adapter_config import ADAPTER_CONFIG, read_adapter_config
 from sipo_pl.recipe.data_checks import check_data
 from sipo_pl.recipe.methods import BASELINE
 from sipo_pl.recipe.recipe import Recipe, Template
 from sipo_pl.registry import METHODS, SWITCHES
+from sipo_pl.storage.adapter_config import ADAPTER_CONFIG, read_adapter_config
 
 FIELD = "raw_prompt"
 _NAME = re.compile(r"\w[\w.-]*")
+_LONGEST = 100  # bytes of a name that becomes part of a file's; file systems take 255 in all
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -23,6 +24,7 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         SettingError: naming the key, what was found and, where there is one, the nearest right name.
     """
+    _check_run_folder(recipe)
     _check_objectives(recipe)
     for key in ("sample_weights", "evaluate_weights"):
         try:
@@ -41,6 +43,24 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.compat.search_markers and not marked:
         raise SettingError("compat.search_markers", "needs a plain template with text behind the prompt")
     check_data(recipe)
+
+
+def _check_run_folder(recipe: Recipe) -> None:
+    """Raise SettingError where the name leads out of the folder `runs`, or no folder can be called so."""
+    key, text = ("run_dir", recipe.run_dir) if recipe.run_dir else ("name", recipe.name)
+    if "\0" in text or any(len(part.encode(errors="replace")) > 2 * _LONGEST for part in text.split("/")):
+        raise SettingError(key, f"{text[:40]!r} cannot be the name of a folder: too long, or with a zero byte in it")
+    if key == "name" and any(part in ("", ".", "..") for part in text.split("/")):
+        raise SettingError(key, f"{text!r} names no folder below `runs`; run_dir sets a run folder anywhere")
+
+
+def check_names(recipe: Recipe) -> None:
+    """Raise SettingError where an objective's name is none that files and weights can be named by."""
+    for name in recipe.objective_names:
+        if not _NAME.fullmatch(name):  # it names folders, and weights are written name=0.5,name=0.5
+            raise SettingError("objectives", f"the name {name!r} holds more than letters, digits and _ . -")
+        if len(name.encode()) > _LONGEST:
+            raise SettingError("objectives", f"the name {name[:20]!r}… is longer than {_LONGEST} bytes")
 
 
 def check_template(template: Template) -> None:
@@ -90,9 +110,7 @@ def _check_objectives(recipe: Recipe) -> None:
         raise SettingError("objectives", f"at least two are needed, found {len(names)}: {', '.join(names) or 'none'}")
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise SettingError("objectives", f"the name {repeated[0]!r} appears {names.count(repeated[0])} times")
-    for name in names:
-        if not _NAME.fullmatch(name):  # it names folders, and weights are written name=0.5,name=0.5
-            raise SettingError("objectives", f"the name {name!r} holds more than letters, digits and _ . -")
+    check_names(recipe)
     for objective in recipe.objectives:
         if objective.adapter is not None:
             _check_adapter(objective.name, objective.adapter)

@@ -9,7 +9,7 @@ from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe, in_round
 from sipo_pl.registry import PLACES, STAGES
-from sipo_pl.storage.artifacts import Manifest, input_hash, read_json, read_jsonl
+from sipo_pl.storage.artifacts import VERSIONS, Manifest, input_hash, read_json, read_jsonl
 
 MEASURED = [place.name for place in STAGES["measure"].places]
 PARTS = {name: place.report for name, (_, place) in PLACES.items() if place.report}  # what the page lacks without each
@@ -120,5 +120,5 @@ def _versions(folders: Mapping[str, Path]) -> dict[str, str]:
     for folder in folders.values():
         manifest = Manifest.read(folder)
         for package, version in (manifest.versions if manifest else {}).items():
-            found.setdefault(package, set()).add(version)
+            found.setdefault(package, set()).update(version.split(VERSIONS))
     return {package: ", ".join(sorted(versions)) for package, versions in found.items()}

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 
 from sipo_pl.engine.models.files import read_tensor, tensor_files
-from sipo_pl.engine.models.pretrained import read_weights
+from sipo_pl.interop.pretrained import read_weights
 from sipo_pl.messages.errors import UserError
 from sipo_pl.rewards.scorer import Scorer
 

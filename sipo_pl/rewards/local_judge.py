@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sipo_pl.engine.logprobs.response_logprobs import decoder, logits_of
 from sipo_pl.engine.models.model_check import check_logits, own_forward
-from sipo_pl.engine.models.pretrained import read_weights
+from sipo_pl.interop.pretrained import read_weights
 from sipo_pl.messages.errors import SettingError
 from sipo_pl.rewards.model_reward import model_hash
 from sipo_pl.rewards.scorer import Scorer, ScorerSettings

@@ -10,11 +10,11 @@ from weakref import WeakValueDictionary
 import torch
 
 from sipo_pl.engine.models.files import checkpoint_folder
-from sipo_pl.engine.models.loading import weights_hash
 from sipo_pl.messages.errors import SettingError
 from sipo_pl.rewards.base import Reward
 from sipo_pl.rewards.scorer import Scorer, ScorerSettings
 from sipo_pl.storage.artifacts import content_hash
+from sipo_pl.storage.model_hashes import weights_hash
 from sipo_pl.text.prompt import TextRow
 
 _loaded: WeakValueDictionary[tuple[type[Scorer], ScorerSettings], Scorer] = WeakValueDictionary()

@@ -1,21 +1,25 @@
 """Several rewards that measure the same texts: rewards of one model share its load and its pass over the texts."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sipo_pl.engine.memory_budget import MemoryBudget
-from sipo_pl.messages.errors import SettingError
+from sipo_pl.messages.errors import SettingError, UserError
 from sipo_pl.messages.progress import Progress
 from sipo_pl.recipe.components import instantiate
 from sipo_pl.recipe.recipe import Component, Recipe
 from sipo_pl.rewards.base import Reward
 from sipo_pl.rewards.model_reward import ModelReward
 from sipo_pl.rewards.numbers import measured
-from sipo_pl.storage.artifacts import content_hash, read_json, write_json
+from sipo_pl.storage.artifacts import content_hash, read_json, require_object, write_json
 from sipo_pl.text.prompt import TextRow
 
+log = logging.getLogger("sipo_pl")
+
+Scores = dict[str, list[float]]  # name of a reward -> its number for each text
 CHUNK = 256  # texts that are scored at once, of which a crash costs at most so many
 
 
@@ -99,15 +103,33 @@ class RewardPanel:
         identity = {name: self.keys(name) for name in self.names}
         chunks = [list(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
         files = [cache / f"{content_hash([identity, chunk])[:32]}.json" for chunk in chunks]
-        if missing := [(file, chunk) for file, chunk in zip(files, chunks, strict=True) if not file.exists()]:
+        known = {file: scores for file in files if (scores := _read_scores(file)) is not None}
+        if missing := [(file, chunk) for file, chunk in zip(files, chunks, strict=True) if file not in known]:
             self.load()
             with Progress(label, sum(len(chunk) for _, chunk in missing), "texts") as progress:
                 for file, chunk in missing:
-                    write_json(file, self.score(chunk))
+                    known[file] = self.score(chunk)
+                    write_json(file, {"scores": known[file], "hash": content_hash(known[file])})
                     progress.advance(len(chunk))
             self.free()
-        found = [read_json(file) for file in files]
-        return {name: [value for one in found for value in one[name]] for name in self.names}
+        return {name: [value for file in files for value in known[file][name]] for name in self.names}
+
+
+def _read_scores(file: Path) -> Scores | None:
+    """Return the scores that a file keeps; None where there is none, or a damaged one, which is said and removed."""
+    if not file.exists():
+        return None
+    try:
+        kept = require_object(read_json(file), str(file))
+        scores: Scores | None = kept.get("scores")
+        if scores is not None and kept.get("hash") == content_hash(scores):
+            return scores
+        problem = f"{file}: damaged, or of an older version that kept no hash"
+    except UserError as error:
+        problem = str(error)
+    log.warning("%s; removed, and its texts are scored anew", problem)
+    file.unlink(missing_ok=True)
+    return None
 
 
 def objective_rewards(recipe: Recipe) -> RewardPanel:

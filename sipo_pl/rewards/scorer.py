@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from sipo_pl.engine.memory_budget import MemoryBudget
 from sipo_pl.engine.models.files import checkpoint_folder
-from sipo_pl.engine.models.pretrained import check_vocabulary, read_config, read_tokenizer
 from sipo_pl.engine.models.text_limit import check_tokens, text_limit
+from sipo_pl.interop.pretrained import check_vocabulary, read_config, read_tokenizer
 from sipo_pl.messages.errors import SettingError, UserError, nearest
 from sipo_pl.text.chat_rendering import ChatTemplate
 from sipo_pl.text.prompt import TextRow
-from sipo_pl.text.reward_template import TextTemplate
+from sipo_pl.text.reward_template import TextTemplate, scored_text, text_ids
 
 log = logging.getLogger("sipo_pl")
 
@@ -186,28 +186,6 @@ class Scorer(ABC):
     @abstractmethod
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Return the outputs of token ids that are padded on the right: (rows, outputs)."""
-
-
-def scored_text(chat: ChatTemplate | None, template: TextTemplate | None, row: TextRow) -> str:
-    """Return what a reward model reads of a row: the template filled, or what the tokenizer's chat template renders."""
-    if template is not None:
-        return template.fill(row.prompt, row.response)
-    prompt = [{"role": "user", "content": row.prompt}] if isinstance(row.prompt, str) else list(row.prompt)
-    messages = [*prompt, {"role": "assistant", "content": row.response}]
-    assert chat is not None
-    return chat.render(messages, add_generation_prompt=False)
-
-
-def text_ids(tokenizer: PreTrainedTokenizerBase, template: TextTemplate | None, text: str) -> list[int]:
-    """Return the tokens of what a reward model reads; a chat template writes its special tokens into the text."""
-    return list(tokenizer(text, add_special_tokens=template is not None)["input_ids"])
-
-
-def scored_ids(
-    tokenizer: PreTrainedTokenizerBase, chat: ChatTemplate | None, template: TextTemplate | None, row: TextRow
-) -> list[int]:
-    """Return the tokens that a reward model reads of a row."""
-    return text_ids(tokenizer, template, scored_text(chat, template, row))
 
 
 def length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from sipo_pl.engine.models.pretrained import read_weights
+from sipo_pl.interop.pretrained import read_weights
 from sipo_pl.interop.transformers import has_sequence_classifier
 from sipo_pl.messages.errors import SettingError, UserError, nearest
 from sipo_pl.rewards.model_reward import ModelReward

@@ -6,10 +6,11 @@ import shlex
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sipo_pl.engine.models.made_over import ModelsNow
 from sipo_pl.messages import logs
 from sipo_pl.messages.exit_codes import DONE, RESUMABLE
 from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
@@ -21,6 +22,7 @@ from sipo_pl.run.stage_process import StageProcess, check_stages, handing_on
 from sipo_pl.run.stage_request import REQUEST, is_complete, request_of
 from sipo_pl.storage.artifacts import Manifest, lock, read_json, write_json
 from sipo_pl.storage.stopping import Stopping
+from sipo_pl.storage.timings import Timings
 
 log = logging.getLogger("sipo_pl")
 
@@ -136,16 +138,18 @@ class Runner:
         self.nodes, self.recipe, self.recipe_name, self.overrides = nodes, recipe, recipe_name, overrides
         self.overwrite, self.stopping, self.lanes = overwrite, stopping, lanes
         self.run_dir = recipe.layout.run_dir
-        self.timings = Timings(self.run_dir / "timings.json")
+        self.timings = Timings(self.run_dir)
 
     def run(self) -> int:
         """Return the exit code: that of the stage that failed or was stopped, or 0."""
         log.info("run %s: %d stages in %s", self.recipe.name, len(self.nodes), self.run_dir)
         waiting = [node for node in self.nodes if self._waits(node)]
+        models = ModelsNow(self.recipe)
         for node in self.nodes:
             if node not in waiting and (manifest := Manifest.read(self.run_dir / node.name)):
                 again = f"`sipo_pl {shlex.join(self._command(node))} --overwrite`"
-                manifest.check(self.run_dir / node.name, again)
+                manifest.check(self.run_dir / node.name, again, quick=True)
+                models.check(self.run_dir / node.name, manifest, again)
         # one of each config is enough, and one of a later round, whose policies may stand on other base models
         commands = {(node.config, node.round > 1): self._command(node) for node in reversed(waiting)}
         if waiting and (code := check_stages(list(reversed(commands.values())))):
@@ -235,27 +239,6 @@ class Runner:
 
     def _waits(self, node: Node) -> bool:
         return self.overwrite or not is_complete(self.run_dir / node.name, self._request(node))
-
-
-@dataclass
-class Timings:
-    """Seconds that each stage took, over all its starts.
-
-    Args:
-        path: the file that keeps them
-    """
-
-    path: Path
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.path.exists():
-            self.seconds = read_json(self.path)
-
-    def add(self, stage: str, seconds: float) -> None:
-        """Add to a stage's seconds and write the file."""
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + seconds, 2)
-        write_json(self.path, self.seconds)
 
 
 def _say_end(recipe: Recipe) -> None:

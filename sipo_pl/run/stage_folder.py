@@ -24,8 +24,7 @@ from sipo_pl.callbacks.still_guard import StillGuard
 from sipo_pl.callbacks.writer import UnitWriter
 from sipo_pl.data.datamodules.unit_data import UnitData
 from sipo_pl.data.folder_card import write_folder_card
-from sipo_pl.data.units import unit_files, unit_path
-from sipo_pl.engine.models.loading import tokenizer_hash, weights_hash
+from sipo_pl.data.units import check_row, unit_files, unit_path
 from sipo_pl.interop.lightning import started_processes
 from sipo_pl.messages import ranks
 from sipo_pl.messages.errors import Stopped, UsageError, UserError
@@ -35,19 +34,22 @@ from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.registry import place_of
 from sipo_pl.storage.artifacts import (
     CONFIG,
+    HASH_PARTS,
     Manifest,
     atomic_path,
+    content_hash,
     follow_stage,
     input_hash,
     lock,
     open_stage,
     read_jsonl,
 )
+from sipo_pl.storage.model_hashes import tokenizer_hash, weights_hash
 from sipo_pl.storage.stopping import Stopping
 from sipo_pl.training.checkpoint_io import newest_readable, read_checkpoint
-from sipo_pl.training.fit import Fit
+from sipo_pl.training.fit import MADE_BY, Fit
 from sipo_pl.training.lora_fit import LoRAFit
-from sipo_pl.training.zero import resume_path
+from sipo_pl.training.zero import WHOLE, resume_path
 
 log = logging.getLogger("sipo_pl")
 
@@ -119,6 +121,9 @@ class StageRun:
         hashes |= {name: weights_hash(base) for name, base in model.base_models.items()}
         hashes["tokenizer"] = tokenizer_hash(model.base_model)
         keys = {**result_keys(settings), "recipe": model.recipe_keys}
+        if isinstance(model, Fit):
+            known = {name: value.split(HASH_PARTS)[0] for name, value in hashes.items()}  # by every version
+            model.made_by = {"stage": stage, "settings": content_hash([keys, known, recipe.seed])}
         opening = open_stage if ranks.is_first() else follow_stage
         self.manifest: Manifest = opening(self.folder, stage, keys, hashes, seed=recipe.seed, overwrite=overwrite)
 
@@ -182,8 +187,7 @@ class StageRun:
             resume = Path(given)
         if resume:
             resume = resume_path(resume, trainer.strategy, trainer.world_size, restart_optimizer)
-            if resume.is_file():
-                read_checkpoint(resume)
+            self._own_checkpoint(resume if resume.is_file() else resume / WHOLE)
             self.model.restart_from = resume if restart_optimizer else None
             log.info("%s: resuming from %s", self.stage, resume)
         with stoppable(trainer):
@@ -195,7 +199,7 @@ class StageRun:
             return
         kept: dict[str, Any] = {"steps": trainer.global_step, "keep": saving.keep, **self.cost.counts}
         if saving.keep == "best":
-            checkpoint = read_checkpoint(self.best_checkpoint)
+            checkpoint = self._own_checkpoint(self.best_checkpoint)
             state, kept["kept step"] = checkpoint["state_dict"], checkpoint["global_step"]
         self.model.take_over(state)
         made = self.model.write(self.folder)
@@ -203,6 +207,24 @@ class StageRun:
         files = [path for folder in made for path in folder.iterdir()]
         self.manifest.finish(self.folder, files, **kept)
         log.info("%s: written to %s", self.stage, ", ".join(map(str, made)))
+
+    def best_of_fit(self) -> Path:
+        """Return the checkpoint of the best validation; UserError where it is damaged, or of another fit."""
+        self._own_checkpoint(self.best_checkpoint)
+        return self.best_checkpoint
+
+    def _own_checkpoint(self, path: Path) -> dict[str, Any]:
+        """Read a checkpoint; UserError unless this fit made it. One of an older version does not tell."""
+        assert isinstance(self.model, Fit)
+        checkpoint = read_checkpoint(path)
+        made_by = checkpoint.get(MADE_BY, self.model.made_by)
+        if made_by != self.model.made_by:
+            stage = made_by.get("stage") if isinstance(made_by, dict) else None
+            of = "other settings" if stage == self.stage else f"the stage {stage}"
+            raise UserError(
+                f"{path}: a checkpoint of {of}, not of this {self.stage}; remove it, or --overwrite, to begin anew"
+            )
+        return checkpoint
 
     # predict
 
@@ -265,6 +287,8 @@ class StageRun:
         expected, path = self.model.expected_ids(self.data.unit(index)), unit_path(self.folder, index)
         try:
             unit = read_jsonl(path)
+            for number, row in enumerate(unit, start=1):
+                check_row(row, self.model.row, f"{path}:{number}")
         except UserError as error:
             raise UserError(f"{error}; remove the file to redo its unit") from None
         found = [row.get("sample_id") or row.get("text_id") for row in unit]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sipo_pl.data.readers import source_hash
+from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.config.files import find_config, load_yaml
 from sipo_pl.recipe.graph.node import Node
 from sipo_pl.recipe.recipe import Recipe
@@ -50,4 +51,7 @@ def is_complete(folder: Path, request: dict[str, Any]) -> bool:
     manifest = Manifest.read(folder)
     if manifest is None or not manifest.complete or not (folder / REQUEST).exists():
         return False
-    return bool(read_json(folder / REQUEST) == json.loads(json.dumps(request)))
+    try:
+        return bool(read_json(folder / REQUEST) == json.loads(json.dumps(request)))
+    except UserError:  # damaged: the stage itself says whether it is complete, and the file is written anew
+        return False

@@ -19,6 +19,7 @@ from sipo_pl.serve.guard import is_local
 from sipo_pl.serve.limits import Limits
 from sipo_pl.serve.metrics import Metrics
 from sipo_pl.serve.prompts import Prompts
+from sipo_pl.storage.stopping import arrived
 from sipo_pl.use.api import Policies
 
 log = logging.getLogger("sipo_pl")
@@ -148,5 +149,6 @@ def run(server: Server, bound: socket.socket) -> None:
     """
     with suppress(KeyboardInterrupt):  # the signal once more, when all is done
         server.run(sockets=[bound])
+    arrived()
     if not server.started:
         raise UserError("the server did not come up")

@@ -102,7 +102,7 @@ def _check_distinct(sources: dict[str, str], hashes: dict[str, str]) -> None:
 
 
 def _keys(recipe: Recipe) -> dict[str, Any]:
-    from sipo_pl.engine.models.loading import tokenizer_hash
+    from sipo_pl.storage.model_hashes import tokenizer_hash
 
     data = {key: value for key, value in asdict(recipe.data).items() if key not in SPLITS}
     return {
@@ -207,7 +207,7 @@ def _places_said(recipe: Recipe) -> Iterator[None]:
 
 def _template(recipe: Recipe, now: datetime) -> "PromptTemplate":
     """Return the template, which shows one date in the whole run."""
-    from sipo_pl.engine.models.loading import load_template
+    from sipo_pl.text.tokenizers import load_template
 
     template = load_template(recipe.base_model, recipe.template)
     if template.chat is None or not template.chat.reads_clock:

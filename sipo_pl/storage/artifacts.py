@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,15 +22,21 @@ from typing import Any
 
 from sipo_pl import __version__
 from sipo_pl.messages.errors import UserError, nearest
+from sipo_pl.storage.hash_memory import file_hash, known_hash
 from sipo_pl.storage.moved_modules import with_current_names
 from sipo_pl.storage.unicode_names import same_name
 
+log = logging.getLogger("sipo_pl")
+
 MANIFEST = "manifest.json"
 CONFIG = "config.yaml"  # resolved config of a trainer stage
+VERSIONS = ", "  # between the versions of one package in a manifest
 VERSIONED = ("torch", "transformers", "peft", "lightning")
 UNWRITABLE = {"ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST", "EIO"}  # names of errors
+LARGE = 2**30  # bytes; a check that has to be quick reads no file above it
+HASH_PARTS = "+"  # between the parts of a hash, see `same_hash`
+_HASH = re.compile(r"[0-9a-f]{64}(\+[0-9a-f]{64})*")
 ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)")  # what `atomic_path` leaves if it is killed
-LARGE = 2**30  # bytes; files above it are not read in full to see whether they have changed
 
 
 @contextlib.contextmanager
@@ -127,10 +134,12 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def same_hash(one: object, other: object) -> bool:
+    """Return whether two hashes agree in all parts that both have; an older version knew the first part alone."""
+    if not (isinstance(one, str) and isinstance(other, str) and _HASH.fullmatch(one) and _HASH.fullmatch(other)):
+        return False
+    parts = zip(one.split(HASH_PARTS), other.split(HASH_PARTS), strict=False)
+    return all(first == second for first, second in parts)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -152,6 +161,8 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -291,7 +302,7 @@ class Manifest:
         rows: number of rows, where the stage makes rows
         complete: whether the stage ended well
         seed: the seed of the run
-        versions: packages that made it
+        versions: packages that made it; of one that was another in between, all its versions in their order
         notes: anything a reader should know, such as figures of the stage
     """
 
@@ -316,11 +327,15 @@ class Manifest:
         path = folder / MANIFEST
         if not path.exists():
             return None
-        value = read_json(path)
+        try:
+            value = read_json(path)
+        except UserError as error:
+            raise UserError(f"{error}; remove the folder, or --overwrite, to make the stage anew") from None
         try:
             manifest = cls(**value)
             manifest.keys = with_current_names(manifest.keys)
-            if not all(isinstance(part, dict) for part in (manifest.keys, manifest.inputs, manifest.files)):
+            groups = (manifest.keys, manifest.inputs, manifest.files, manifest.versions, manifest.notes)
+            if not all(isinstance(group, dict) for group in groups) or not isinstance(manifest.complete, bool):
                 raise TypeError
             return manifest
         except TypeError:
@@ -330,13 +345,14 @@ class Manifest:
         """Write the manifest into `folder`, atomically."""
         write_json(folder / MANIFEST, asdict(self))
 
-    def check(self, folder: Path, remedy: str, prefix: str = "") -> None:
-        """Check that the listed files are as they were written; those above `LARGE` only have to be there.
+    def check(self, folder: Path, remedy: str, prefix: str = "", *, quick: bool = False) -> None:
+        """Check that the listed files are as they were written.
 
         Args:
             folder: the stage's folder.
             remedy: the command or option that makes it anew, for the error.
             prefix: check only files whose path within the folder begins so.
+            quick: read no file above `LARGE`; one whose hash is not remembered only has to be there.
 
         Raises:
             UserError: a file is missing or has changed.
@@ -347,8 +363,18 @@ class Manifest:
                 continue
             if not path.is_file():
                 raise UserError(f"{path}: missing; {remedy} makes it anew")
-            if path.stat().st_size <= LARGE and file_hash(path) != expected:
+            found = known_hash(path) if quick and path.stat().st_size > LARGE else file_hash(path)
+            if found not in (None, expected):
                 raise UserError(f"{path}: damaged or edited since it was written; {remedy} makes it anew")
+
+    def go_on_with(self, versions: Mapping[str, str]) -> None:
+        """Add the versions of packages that a stage goes on with to those that it was begun with, and say so."""
+        for package, version in versions.items():
+            before = self.versions.get(package, version)
+            if before.split(VERSIONS)[-1] != version:
+                log.warning("%s: begun with %s %s, goes on with %s", self.stage, package, before, version)
+                before = f"{before}{VERSIONS}{version}"
+            self.versions[package] = before
 
     def finish(self, folder: Path, files: Iterable[Path], rows: int | None = None, **notes: Any) -> None:
         """Record the files, mark the folder complete and write the manifest."""
@@ -374,33 +400,46 @@ def open_stage(
         UserError: if the folder holds something else, or was made by other settings or inputs; the message says which.
     """
     keys = with_current_names(json.loads(canonical_json(keys)))  # as it will be read back
-    found = Manifest.read(folder)
     if overwrite and folder.exists():
-        if found is None and _visible(folder):
+        if not _is_stage(folder) and _visible(folder):
             raise UserError(
                 f"{folder}: not a stage folder, so it is not overwritten; remove it or choose another run_dir"
             )
         remove(folder)
-        found = None
+    found = Manifest.read(folder)
     if found is not None:
-        differences = [*_differences(found.keys, keys), *_differences(found.inputs, inputs, "input ")]
+        others = [*differences(found.keys, keys), *differences(found.inputs, inputs, "input ")]
         if found.stage != stage:
-            differences = [f"stage: {found.stage!r} there, {stage!r} asked"]
-        if not differences:
-            if found.complete:
-                found.check(folder, "--overwrite")
-            return found
+            others = [f"stage: {found.stage!r} there, {stage!r} asked"]
         made = [path for path in _visible(folder) if path.name not in (MANIFEST, CONFIG)]
+        if found.complete and not others:
+            found.check(folder, "--overwrite")
+            return found
+        if made and not others:
+            found.keys, found.inputs = keys, inputs  # hashes of an older version may be the first part alone
+            found.go_on_with(package_versions())
+            found.write(folder)
+            return found
         if found.complete or made:  # else nothing is lost
             raise UserError(
-                f"{folder} was made by other settings: {'; '.join(differences[:5])}"
-                f"{'; …' if len(differences) > 5 else ''} (--overwrite makes it anew)"
+                f"{folder} was made by other settings: {'; '.join(others[:5])}"
+                f"{'; …' if len(others) > 5 else ''} (--overwrite makes it anew)"
             )
     elif folder.is_dir() and _visible(folder):
         raise UserError(f"{folder}: holds files but no {MANIFEST}; remove it or choose another run_dir")
     manifest = Manifest(stage, keys, inputs, seed=seed, versions=package_versions())
     manifest.write(folder)
     return manifest
+
+
+def _is_stage(folder: Path) -> bool:
+    """Return whether a folder has a manifest of this program, also a damaged one that nobody can read."""
+    path = folder / MANIFEST
+    try:
+        read_json(path)
+    except UserError:
+        return path.is_file()
+    return Manifest.read(folder) is not None
 
 
 def follow_stage(
@@ -420,14 +459,15 @@ def _visible(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def _differences(found: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(found: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return how settings that a manifest holds differ from others, a text for each key; see `same_hash` for hashes."""
     lines = []
     for key in sorted({*found, *asked}):
         there, here = found.get(key), asked.get(key)
-        if there == here:
+        if there == here or same_hash(there, here):
             continue
         if isinstance(there, dict) and isinstance(here, dict):
-            lines += _differences(there, here, f"{prefix}{key}.")
+            lines += differences(there, here, f"{prefix}{key}.")
         else:
             lines.append(f"{prefix}{key}: {_short(there)} there, {_short(here)} asked")
     return lines
@@ -476,7 +516,10 @@ def lock(folder: Path) -> Iterator[None]:
     """
     with writable(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        opened = folder.with_name(f".{folder.name}.lock").open("a+")
+        path = folder.with_name(f".{folder.name}.lock")
+        if path.is_dir():
+            raise UserError(f"{path}: a folder where a lock file is to be; remove it")
+        opened = path.open("a+", encoding="utf-8", errors="replace")
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

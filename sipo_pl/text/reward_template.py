@@ -3,8 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from transformers import PreTrainedTokenizerBase
+
 from sipo_pl.messages.errors import SettingError, UserError, nearest
-from sipo_pl.text.prompt import Prompt
+from sipo_pl.text.chat_rendering import ChatTemplate
+from sipo_pl.text.prompt import Prompt, TextRow
 
 FIELDS = ("prompt", "response")
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -57,3 +60,25 @@ def plain_prompt(prompt: Prompt) -> str:
             "sipo_pl.rewards.sequence_classifier without `template` puts them into the model's chat template"
         )
     return prompt[0]["content"]
+
+
+def scored_text(chat: ChatTemplate | None, template: TextTemplate | None, row: TextRow) -> str:
+    """Return what a reward model reads of a row: the template filled, or what the tokenizer's chat template renders."""
+    if template is not None:
+        return template.fill(row.prompt, row.response)
+    prompt = [{"role": "user", "content": row.prompt}] if isinstance(row.prompt, str) else list(row.prompt)
+    messages = [*prompt, {"role": "assistant", "content": row.response}]
+    assert chat is not None
+    return chat.render(messages, add_generation_prompt=False)
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, template: TextTemplate | None, text: str) -> list[int]:
+    """Return the tokens of what a reward model reads; a chat template writes its special tokens into the text."""
+    return list(tokenizer(text, add_special_tokens=template is not None)["input_ids"])
+
+
+def scored_ids(
+    tokenizer: PreTrainedTokenizerBase, chat: ChatTemplate | None, template: TextTemplate | None, row: TextRow
+) -> list[int]:
+    """Return the tokens that a reward model reads of a row."""
+    return text_ids(tokenizer, template, scored_text(chat, template, row))

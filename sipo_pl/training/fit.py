@@ -19,6 +19,8 @@ from sipo_pl.training.schedule import cosine_with_warmup, cosine_with_warmup_ste
 
 log = logging.getLogger("sipo_pl")
 
+MADE_BY = "made_by"  # key of a checkpoint: stage and settings of the fit
+
 
 class FitBatch(Protocol):
     """What every micro-batch of a fit has."""
@@ -45,6 +47,7 @@ class Fit(LightningModule):
     def __init__(self, recipe: Recipe, optimizer: OptimizerCallable, warmup: float) -> None:
         super().__init__()
         self.recipe, self.optimizer, self.warmup = recipe, optimizer, warmup
+        self.made_by: dict[str, str] = {}
         self.restart_from: Path | None = None  # a checkpoint whose optimizer's state is not to be taken over
         self._sums: dict[str, Tensor] = {}  # of an evaluation, over the batches of this device
         self._step_sums: dict[str, Tensor] = {}  # of an optimizer step likewise
@@ -97,6 +100,9 @@ class Fit(LightningModule):
         schedule = (cosine_with_warmup_steps if by_count else cosine_with_warmup)(self.total_steps, self.warmup)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[MADE_BY] = self.made_by
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.restart_from:

@@ -150,7 +150,7 @@ class LoRAFit(Fit):
 
     def load_frozen(self) -> tuple[PreTrainedModel, Factors]:
         """Return the frozen model under the ranks in training, and the frozen adapter that is stacked over it."""
-        first = read_adapter(self.first_adapter).factors if self.first_adapter else {}
+        first = read_adapter(self.first_adapter, self.base_model).factors if self.first_adapter else {}
         model = load_base(self.base_model, self.recipe.dtype, quantize=self.recipe.quantize)
         if self.first_adapter:
             check_fit(self.first_adapter, first, model)

@@ -42,7 +42,7 @@ class Margins:
             for name, component in rewards.items()
             if name in others
         }
-        layout = recipe.layout
+        layout, self.base_model = recipe.layout, recipe.base_of(trained, "align")
         self.folders = {name: layout.adapter("align", one) for name, one in others.items() if name not in rewards}
 
     @property
@@ -60,7 +60,7 @@ class Margins:
 
     def adapters(self) -> dict[Path, Factors]:
         """Read the policies' adapters, by folder."""
-        return {folder: read_adapter(folder).factors for folder in self.folders.values()}
+        return {folder: read_adapter(folder, self.base_model).factors for folder in self.folders.values()}
 
     def scores(
         self, texts: Mapping[RowKey, TextRow], logps_under: LogpsUnder, context: LossContext

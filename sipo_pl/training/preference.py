@@ -17,14 +17,14 @@ from sipo_pl.engine.logprobs.reference_cache import Devices, ReferenceCache, ref
 from sipo_pl.engine.logprobs.token_budget import forwards_of
 from sipo_pl.engine.lora.adapters import check_fit, read_adapter
 from sipo_pl.engine.lora.policies import BASE, policy_input
-from sipo_pl.engine.models.loading import weights_hash
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.messages.progress import Progress
 from sipo_pl.method.losses import LossContext, LossOutput, PairLogps, PreferenceLoss, compare, reward_metrics
-from sipo_pl.recipe.adapter_config import WEIGHTS_FILE
 from sipo_pl.recipe.divergence import recipe_divergence
 from sipo_pl.recipe.recipe import Component, Recipe
-from sipo_pl.storage.artifacts import file_hash
+from sipo_pl.storage.adapter_config import WEIGHTS_FILE
+from sipo_pl.storage.artifacts import HASH_PARTS, file_hash
+from sipo_pl.storage.model_hashes import weights_hash
 from sipo_pl.text.templates import Encoded
 from sipo_pl.training.lora_fit import Forwards, LoRAFit, LoRASettings
 from sipo_pl.training.margins import Margins
@@ -130,14 +130,16 @@ class PreferenceModule(LoRAFit):
 
     def _frozen_logps(self, adapter: Path | None, rows: list[Encoded]) -> dict[RowKey, float]:
         """Return the log-probabilities of rows with the ranks in training off; `adapter` is the frozen one in place."""
+        base = weights_hash(self.base_model)
         identity = {
-            "base": weights_hash(self.base_model),
+            "base": base,
             "dtype": self.recipe.dtype,
             **({"quantize": self.recipe.quantize} if self.recipe.quantize else {}),
             "adapter": file_hash(adapter / WEIGHTS_FILE) if adapter else None,
             "merged": self.recipe.compat.merged_reference,
         }
-        cache = ReferenceCache(self.recipe.layout.cache / "reference", identity)
+        before = {**identity, "base": base.split(HASH_PARTS)[0]}
+        cache = ReferenceCache(self.recipe.layout.cache / "reference", identity, before)
         strategy, world = self.trainer.strategy, self.trainer.world_size
         missing = len(rows) - len(cache.lookup(rows))
         log.info("log-probabilities under %s: %d texts, %d to compute", adapter or "the base", len(rows), missing)

@@ -41,7 +41,7 @@ class Realignment(PreferenceModule):
         return self._merged_base(), {}
 
     def _merged_base(self) -> PreTrainedModel:
-        first, exact = read_adapter(self.first_adapter).factors, load_base(self.base_model, "float32")
+        first, exact = read_adapter(self.first_adapter, self.base_model).factors, load_base(self.base_model, "float32")
         check_fit(self.first_adapter, first, exact)
         log.info("%s merged in memory: %s", self.first_adapter, merge(exact, first, self.recipe.dtype))
         model = load_base(self.base_model, self.recipe.dtype)  # a cast would round what the model keeps in float32 too

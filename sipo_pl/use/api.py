@@ -17,7 +17,6 @@ from sipo_pl.engine.decoding.generation import generate
 from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.engine.decoding.streaming import Stream, stream
 from sipo_pl.engine.lora.policies import stack_policies
-from sipo_pl.engine.models.loading import load_template
 from sipo_pl.engine.models.text_limit import text_limit
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.weights import check_point, parse_point
@@ -25,6 +24,7 @@ from sipo_pl.recipe.recipe import AlignmentStage
 from sipo_pl.rewards.implicit import implicit_rewards
 from sipo_pl.text.prompt import Prompt
 from sipo_pl.text.text_stream import TextStream
+from sipo_pl.text.tokenizers import load_template
 from sipo_pl.use.source import Source, open_source
 
 Weights = str | Sequence[float] | Mapping[str, float]  # as on the command line, in the objectives' order, or by name

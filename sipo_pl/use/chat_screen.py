@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sipo_pl.messages.errors import UserError, nearest
 from sipo_pl.method.weights import Point, corners, parse_point
+from sipo_pl.storage.stopping import break_off
 from sipo_pl.use.chat import STOPPED, Conversation
 
 HELP = """/weights 0.2,0.8          answer at other weights from now on; without them, say which are in use
@@ -56,7 +57,8 @@ class Screen:
                 line = input("> " if sys.stdin.isatty() else "").strip()
             except EOFError:
                 return
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as asked:
+                break_off(asked)
                 self._say("\n/quit ends")
                 continue
             if line == "/quit":
@@ -87,8 +89,8 @@ class Screen:
                 for piece in pieces:
                     self.console.print(printable(piece), end="", soft_wrap=True)
                     self.console.file.flush()
-            except KeyboardInterrupt:
-                pass
+            except KeyboardInterrupt as asked:
+                break_off(asked)
         self.console.print()
         reason = self.conversation.turns[-1].finish_reason
         if reason == "length":
@@ -115,7 +117,8 @@ class Screen:
                             live.update(self._beside(points, texts), refresh=True)
                     return
                 texts = list(steps)[-1]
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as asked:
+                break_off(asked)
                 self._say("[stopped]")
         self.console.print(self._beside(points, texts))
 

@@ -9,18 +9,13 @@ from typing import Literal
 from transformers import GenerationConfig
 
 from sipo_pl.engine.lora.adapters import Factors, check_fit, interpolate, weighted_sum, write_adapter
-from sipo_pl.engine.models.loading import (
-    load_base,
-    load_outline,
-    load_template,
-    load_tokenizer,
-    resolve_base_model,
-    weights_hash,
-)
+from sipo_pl.engine.models.loading import load_base, load_outline
 from sipo_pl.engine.models.merge import Drift, Dtype, merge, write_model
 from sipo_pl.messages.errors import UserError
 from sipo_pl.storage.artifacts import atomic_path, read_jsonl
+from sipo_pl.storage.model_hashes import resolve_base_model, tokenizer_hash, weights_hash
 from sipo_pl.text.templates import PromptTemplate
+from sipo_pl.text.tokenizers import load_template, load_tokenizer
 from sipo_pl.use.card import Card, card
 from sipo_pl.use.chat_template import as_chat_template, differing
 from sipo_pl.use.fidelity import measure
@@ -159,7 +154,9 @@ class _Writer:
     def _policies(self, folder: Path) -> None:
         source = self.source
         folder.mkdir()
-        told, hashes = {}, {}
+        told: dict[str, dict[str, str]] = {}
+        hashes: dict[str, str] = {}
+        tokenizers: dict[str, str] = {}
         for name, policy in zip(source.names, source.policies, strict=True):
             base = (
                 self.base_name if policy.base_model == self.base else _absolute(resolve_base_model(policy.base_model))
@@ -168,6 +165,7 @@ class _Writer:
             told[name] = {"adapter": f"policies/{name}", "base_model": base}
             if Path(resolve_base_model(policy.base_model)).is_dir():
                 hashes[base] = weights_hash(policy.base_model)
+                tokenizers[base] = tokenizer_hash(policy.base_model)
         FusionFile(
             FORMAT,
             list(source.names),
@@ -179,6 +177,7 @@ class _Writer:
             source.beta,
             source.dtype,
             source.decoding,
+            tokenizers,
         ).write(folder)
 
     def _generation(self) -> GenerationConfig:

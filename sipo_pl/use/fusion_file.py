@@ -1,6 +1,7 @@
 """The small file beside exported policies that says how to fuse them: `fusion.json`."""
 
-from dataclasses import asdict, dataclass, fields, is_dataclass
+import math
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +10,12 @@ from sipo_pl.messages.errors import UserError
 from sipo_pl.method.divergences import Divergence
 from sipo_pl.recipe.components import instantiate
 from sipo_pl.recipe.recipe import Component, Template
-from sipo_pl.storage.artifacts import read_json, require_key, require_object, write_json
+from sipo_pl.storage.artifacts import content_hash, file_hash, read_json, require_key, require_object, write_json
 
 FUSION_FILE = "fusion.json"
 FORMAT = "sipo_pl fusion 1"
+ANEW = "`sipo_pl export` makes the folder anew"
+FREE = ("weights", "hash")  # what is not in the file's own hash
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class FusionFile:
         beta: scale of the implicit reward
         dtype: dtype of the base models
         decoding: how the run's evaluation decoded
+        tokenizer_hashes: base model -> hash of its tokenizer, where it was a folder
+        files: path of each adapter's file beside this one -> its hash
+        hash: of all the rest but the weights; an older file has none of these three
     """
 
     format: str
@@ -43,10 +49,23 @@ class FusionFile:
     beta: float
     dtype: Literal["float32", "bfloat16"]
     decoding: Decoding
+    tokenizer_hashes: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    hash: str | None = None
 
     def write(self, folder: Path) -> None:
-        """Write the file into `folder`."""
-        write_json(folder / FUSION_FILE, asdict(self))
+        """Write the file into `folder`, which holds the adapters, with the hashes of these and of itself."""
+        adapters = [folder / policy["adapter"] for policy in self.policies.values()]
+        files = sorted(file for adapter in adapters for file in adapter.iterdir())
+        values = {**asdict(self), "files": {str(file.relative_to(folder)): file_hash(file) for file in files}}
+        write_json(folder / FUSION_FILE, {**values, "hash": _own_hash(values)})
+
+    def check_files(self, folder: Path) -> None:
+        """Raise UserError where an adapter's file has changed since it was written."""
+        for name, expected in self.files.items():
+            path = folder / name
+            if not path.is_file() or file_hash(path) != expected:
+                raise UserError(f"{path}: missing, damaged or edited since it was written; {ANEW}")
 
     @classmethod
     def read(cls, folder: Path) -> "FusionFile":
@@ -59,13 +78,38 @@ class FusionFile:
         values = require_object(read_json(path), str(path))
         if require_key(values, "format", str(path)) != FORMAT:
             raise UserError(f"{path}: format {values['format']!r}; this version reads {FORMAT!r}")
-        for field in fields(cls):
-            require_key(values, field.name, str(path))
+        for one in fields(cls):
+            if one.default is MISSING and one.default_factory is MISSING:
+                require_key(values, one.name, str(path))
+        if values.get("hash") is not None and values["hash"] != _own_hash(values):
+            raise UserError(
+                f"{path}: damaged, or edited beyond its weights, since it was written; {ANEW}, "
+                "or remove its key 'hash' to take it as it stands"
+            )
         try:
             nested = {"template": Template(**values["template"]), "decoding": Decoding(**values["decoding"])}
-            return cls(**{**values, **nested})
-        except TypeError as error:
-            raise UserError(f"{path}: {error}") from None
+            file = cls(**{**values, **nested})
+            file._check_kinds(path)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: {error}; {ANEW}") from None
+        return file
+
+    def _check_kinds(self, path: Path) -> None:
+        """Raise UserError or ValueError where the file of `path` holds values of other kinds than it must."""
+        for name in self.objectives:
+            told = require_object(self.policies.get(name), f"{path}: policies.{name}")
+            for key in ("adapter", "base_model"):
+                if not isinstance(require_key(told, key, f"{path}: policies.{name}"), str):
+                    raise ValueError(f"policies.{name}.{key}: expected a text, found {told[key]!r}")
+        numbers = [*self.weights, self.beta]
+        if not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers):
+            raise ValueError(f"weights and beta: expected numbers, found {numbers}")
+        if len(self.weights) != len(self.objectives):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.objectives)} objectives")
+
+
+def _own_hash(values: dict[str, Any]) -> str:
+    return content_hash({key: value for key, value in values.items() if key not in FREE})
 
 
 def component_of(divergence: Divergence) -> Component:

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sipo_pl.engine.decoding.options import Decoding
-from sipo_pl.messages.errors import UserError
+from sipo_pl.messages.errors import SettingError, UserError
 from sipo_pl.method.weights import WeightPlan
+from sipo_pl.recipe.checks import check_names
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.config.files import load_yaml
 from sipo_pl.recipe.data import Data, Mixture
 from sipo_pl.recipe.recipe import Objective, PolicyStage, Recipe, Template, round_name
 from sipo_pl.registry import PLACES
-from sipo_pl.storage.artifacts import CONFIG, Manifest
+from sipo_pl.storage.artifacts import CONFIG
 
 T = TypeVar("T")
+_ANEW = "the command of its stage writes it anew, with --overwrite"
 
 # stages whose config tells the recipe, the later the better: settings of the recipe may have been added in between
 _TELLING = tuple(
@@ -39,7 +41,14 @@ def read_recipe(run_dir: Path) -> Recipe:
     values = load_yaml(found).get("recipe")
     if not isinstance(values, dict):
         raise UserError(f"{found}: no recipe in it, so it is not a stage's config of this program")
-    return replace(_recipe(values), run_dir=str(run_dir))
+    try:
+        recipe = replace(_recipe(values), run_dir=str(run_dir))
+        check_names(recipe)  # the folder may come from anywhere, and they name what is written
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{found}: damaged: {type(error).__name__}: {error}; {_ANEW}") from None
+    except SettingError as error:
+        raise UserError(f"{found}: recipe.{error}; {_ANEW}") from None
+    return recipe
 
 
 def kept_stage(recipe: Recipe) -> PolicyStage:
@@ -65,12 +74,6 @@ def evaluation_decoding(recipe: Recipe, stage: PolicyStage) -> Decoding:
     if not config.is_file():
         return Decoding()
     return _made(Decoding, (load_yaml(config).get("model") or {}).get("decoding") or {})
-
-
-def base_hash(recipe: Recipe, stage: PolicyStage, objective: Objective) -> str | None:
-    """Return the hash of the base model that a policy was trained on; None for an adapter that a recipe brought."""
-    manifest = Manifest.read(recipe.layout.adapter(stage, objective).parent)
-    return manifest.inputs.get("base model") if manifest else None
 
 
 def _configs(run_dir: Path) -> Iterator[Path]:

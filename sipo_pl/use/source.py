@@ -8,14 +8,15 @@ from typing import Literal
 from sipo_pl.engine.decoding.options import Decoding
 from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.engine.lora.policies import Policy, read_policies
-from sipo_pl.engine.models.loading import resolve_base_model, weights_hash
+from sipo_pl.engine.models.made_over import check_files, difference
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.divergences import Divergence
 from sipo_pl.recipe.divergence import recipe_divergence
 from sipo_pl.recipe.recipe import AlignmentStage, Recipe, Template
-from sipo_pl.storage.artifacts import content_hash
+from sipo_pl.storage.artifacts import same_hash
+from sipo_pl.storage.model_hashes import resolve_base_model, tokenizer_hash, weights_hash
 from sipo_pl.use.fusion_file import FUSION_FILE, FusionFile, divergence_from
-from sipo_pl.use.run_folder import base_hash, evaluation_decoding, kept_stage, read_recipe
+from sipo_pl.use.run_folder import evaluation_decoding, kept_stage, read_recipe
 
 log = logging.getLogger("sipo_pl")
 
@@ -85,9 +86,11 @@ def open_source(folder: Path, *, base_model: str | None = None, policies: Alignm
 def _of_run(folder: Path, base_model: str | None, policies: AlignmentStage | None) -> Source:
     recipe = read_recipe(folder)
     kept: AlignmentStage = policies or ("realign" if kept_stage(recipe) == "realign" else "align")
-    found = read_policies(recipe, kept)
-    for objective, policy in zip(recipe.objectives, found, strict=True):
-        _check_base(policy.base_model, base_hash(recipe, kept, objective), base_model)
+    found = read_policies(recipe, kept, checked=False)
+    for policy in found:
+        assert policy.source is not None
+        check_files(policy.source)
+        _refuse_other(base := base_model or policy.base_model, difference(policy.source, base), base_model)
     return Source(
         folder,
         tuple(recipe.objective_names),
@@ -105,15 +108,14 @@ def _of_run(folder: Path, base_model: str | None, policies: AlignmentStage | Non
 def _exported(folder: Path, base_model: str | None) -> Source:
     path = folder / FUSION_FILE
     file = FusionFile.read(folder)
+    file.check_files(folder)
     found = []
     for name in file.objectives:
-        if name not in file.policies:
-            raise UserError(f"{path}: no policy for objective {name!r}")
         told = file.policies[name]
         adapter = folder / told["adapter"]
         if not adapter.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{path}: adapter {told['adapter']!r} lies outside the folder")
-        _check_base(told["base_model"], file.base_hashes.get(told["base_model"]), base_model)
+        _check_exported(file, told["base_model"], base_model)
         found.append(Policy(told["base_model"], read_adapter(adapter).factors, adapter))
     return Source(
         folder,
@@ -140,20 +142,27 @@ def _over(policies: list[Policy], base_model: str | None) -> tuple[Policy, ...]:
     return tuple(policy._replace(base_model=base_model) for policy in policies)
 
 
-def _check_base(named: str, expected: str | None, given: str | None) -> None:
-    """Compare a base model with the one that a policy was trained on, where both are folders.
+def _refuse_other(base_model: str, how: str | None, given: str | None) -> None:
+    """Refuse a base model that differs from the one that a policy was trained on.
 
     A model that the user names may be the same one, written by other software: there it is a warning.
     """
-    base_model = given or named
-    from_hub = expected == content_hash(named)  # then nothing is known of its weights
-    if expected is None or from_hub or not Path(resolve_base_model(base_model)).is_dir():
+    if how is None:
         return
-    if weights_hash(base_model) == expected:
-        return
-    message = (
-        f"base_model {base_model!r}: not the model that the policies were trained on: its weights or config differ"
-    )
+    message = f"base_model {base_model!r}: not the model that the policies were trained on: {how}"
     if given is None:
         raise UserError(f"{message}; --base_model names another")
     log.warning("%s", message)
+
+
+def _check_exported(file: FusionFile, named: str, given: str | None) -> None:
+    """Hold a base model, where it is a folder, against what an exported folder says of it."""
+    base_model = given or named
+    if not Path(resolve_base_model(base_model)).is_dir():
+        return
+    for hashes, hash_of, how in (
+        (file.base_hashes, weights_hash, "its weights or config differ"),
+        (file.tokenizer_hashes, tokenizer_hash, "its tokenizer differs"),
+    ):
+        if (expected := hashes.get(named)) and not same_hash(expected, hash_of(base_model)):
+            _refuse_other(base_model, how, given)

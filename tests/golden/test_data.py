@@ -13,10 +13,10 @@ from sipo_pl.data.converters.pairs import Pairs
 from sipo_pl.data.lengths import Lengths, loose_lengths
 from sipo_pl.data.mixture import Mixed, mix
 from sipo_pl.data.rows import PairRow
-from sipo_pl.engine.models.loading import load_tokenizer
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.recipe import Objective, Template
 from sipo_pl.text.templates import PromptTemplate
+from sipo_pl.text.tokenizers import load_tokenizer
 
 ATTRIBUTES = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
 HELPSTEER = ["correctness", "verbosity"]

@@ -3,10 +3,10 @@
 import pytest
 from golden import MODEL, cases
 
-from sipo_pl.engine.models.loading import load_tokenizer
 from sipo_pl.recipe.recipe import Template
 from sipo_pl.text.templates import Encoded, PromptTemplate, common_prefix_length
 from sipo_pl.text.token_batch import collate
+from sipo_pl.text.tokenizers import load_tokenizer
 from sipo_pl.use.functions import tokenize, tokenize_pair
 
 PAD = 2  # the released code pads with EOS

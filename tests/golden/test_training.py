@@ -12,12 +12,12 @@ from sipo_pl.data.loader import FrozenValues, TrainingPair, collate_pairs, row_k
 from sipo_pl.data.preference import preference_pairs
 from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.engine.lora.policies import Policy, stack_policies
-from sipo_pl.engine.models.loading import load_tokenizer
 from sipo_pl.method.losses import DPO, DPOLW, MODPO, DPOWithNLL, PreferenceLoss
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.rewards.implicit import policy_logps
 from sipo_pl.text.templates import PromptTemplate
+from sipo_pl.text.tokenizers import load_tokenizer
 from sipo_pl.training.dpo import DPOAlignment
 from sipo_pl.training.preference import LoRASettings, PreferenceModule
 

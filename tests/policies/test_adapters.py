@@ -24,8 +24,8 @@ from sipo_pl.engine.lora.adapters import (
 from sipo_pl.engine.lora.policies import load_policies, read_policies
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.messages.errors import UserError
-from sipo_pl.recipe.adapter_config import WEIGHTS_FILE
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
+from sipo_pl.storage.adapter_config import WEIGHTS_FILE
 
 IDS = torch.randint(4, 200, (2, 9), generator=torch.Generator().manual_seed(0))
 Q0 = "model.layers.0.self_attn.q_proj"

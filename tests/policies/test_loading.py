@@ -1,4 +1,5 @@
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,11 @@ from safetensors.torch import save_file
 from tiny import make_tiny_model
 from transformers import AutoModelForCausalLM
 
-from sipo_pl.engine.models.loading import (
-    end_tokens,
-    load_base,
-    load_tokenizer,
-    resolve_base_model,
-    tokenizer_hash,
-    weights_hash,
-)
+from sipo_pl.engine.models.loading import load_base
 from sipo_pl.messages.errors import UserError
+from sipo_pl.storage.artifacts import Manifest, same_hash
+from sipo_pl.storage.model_hashes import no_long_reading, resolve_base_model, tokenizer_hash, weights_hash
+from sipo_pl.text.tokenizers import end_tokens, load_tokenizer
 
 
 @pytest.mark.parametrize("name", ["./model", "/no/such/model", "~/model", "model", "a/b/c", "runs/x/model"])
@@ -137,3 +134,42 @@ def test_hashes_follow_the_content(tmp_path: Path) -> None:
     assert tokenizer_hash(str(one)) == tokenizer_hash(str(other))
     (other / "chat_template.jinja").write_text("{{ messages }}")
     assert tokenizer_hash(str(one)) != tokenizer_hash(str(other))
+
+
+def test_any_byte_of_the_weights_changes_the_hash(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    save_file({"weight": torch.zeros(1 << 16)}, file := tmp_path / "model.safetensors")
+    before = weights_hash(str(tmp_path))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 1  # between those that older versions read
+    file.write_bytes(content)
+    after = weights_hash(str(tmp_path))
+    assert not same_hash(before, after)
+    assert before.split("+")[0] == after.split("+")[0]
+    with no_long_reading():
+        assert weights_hash(str(tmp_path)) == after  # a small file is read at once
+
+
+def test_a_converted_model_that_is_damaged_is_converted_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("sipo_pl").propagate = True
+    package = tmp_path / "shipped_model"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "small.gguf").write_bytes(b"GGUF")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SIPO_PL_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache/small-4"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"older")  # without a manifest, as an older version left it
+    assert resolve_base_model("package:shipped_model") == str(folder)
+    (tmp_path / "cache/small-4").rename(tmp_path / "cache/small-5")
+    (package / "small.gguf").write_bytes(b"GGUF5")
+    folder = tmp_path / "cache/small-5"
+    Manifest("convert", {}).finish(folder, [folder / "model.safetensors"])
+    (folder / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(Exception, match=r"."):  # as this is no GGUF file
+        resolve_base_model("package:shipped_model")
+    assert "model.safetensors: damaged or edited since it was written" in caplog.text
+    assert not folder.exists()

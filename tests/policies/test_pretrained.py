@@ -16,12 +16,13 @@ from tiny_rewards import make_classifier
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from sipo_pl.engine.models.loading import load_base, load_outline, load_tokenizer
+from sipo_pl.engine.models.loading import load_base, load_outline
 from sipo_pl.engine.models.merge import merge_adapter
 from sipo_pl.messages.errors import UserError
 from sipo_pl.rewards.local_judge import LocalJudge
 from sipo_pl.rewards.sequence_classifier import SequenceClassifier
 from sipo_pl.run.estimate.plan import read_config
+from sipo_pl.text.tokenizers import load_tokenizer
 
 Tensors = dict[str, Tensor]
 

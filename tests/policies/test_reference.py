@@ -1,3 +1,5 @@
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,37 @@ def test_a_kill_costs_the_last_batches_only(tmp_path: Path, stack: LoRAStack) ->
     with pytest.raises(KeyboardInterrupt):
         reference_logps(cache, stack, rows, batch_rows=1, on_rows=stop)
     assert len(ReferenceCache(tmp_path, IDENTITY).lookup(rows)) == 8
+
+
+def digit(text: str) -> str:
+    return text.replace("-1.5", "-2.5")
+
+
+def cut(text: str) -> str:
+    return text[:-9]
+
+
+@pytest.mark.parametrize("harm", [digit, cut, lambda text: "", lambda text: text.replace("row", "rwo", 1)])
+def test_a_damaged_file_is_said_removed_and_computed_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: Callable[[str], str]
+) -> None:
+    logging.getLogger("sipo_pl").propagate = True
+    cache = ReferenceCache(tmp_path, IDENTITY)
+    cache.store(ROWS[:1], [-1.5])
+    cache.store(ROWS[1:2], [-0.5])
+    (shard,) = (path for path in cache.folder.iterdir() if "-1.5" in path.read_text())
+    shard.write_text(harm(shard.read_text()))
+    again = ReferenceCache(tmp_path, IDENTITY)
+    assert again.lookup(ROWS) == {row_key(ROWS[1]): -0.5}
+    assert not shard.exists()
+    assert str(shard) in caplog.text
+    assert "computed anew" in caplog.text
+    again.store(ROWS[:1], [-1.5])
+    assert again.lookup(ROWS[:1]) == {row_key(ROWS[0]): -1.5}
+
+
+def test_what_an_older_version_computed_is_taken_over(tmp_path: Path) -> None:
+    ReferenceCache(tmp_path, IDENTITY).store(ROWS[:1], [-1.5])
+    new = {**IDENTITY, "base": "abc+d"}
+    assert ReferenceCache(tmp_path, new, IDENTITY).lookup(ROWS) == {row_key(ROWS[0]): -1.5}
+    assert ReferenceCache(tmp_path, new).lookup(ROWS) == {}

@@ -1,6 +1,6 @@
 """Several rewards over many texts: in chunks, each scored once, by whatever starts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,17 @@ def test_what_a_stopped_run_scored_is_not_scored_again(tmp_path: Path) -> None:
     assert len(SCORED) == 3
     assert panel(scale=2.0).score_all(ROWS, tmp_path, "label")["a"][0] == 2 * len(ROWS[0].response)
     assert len(SCORED) == 6  # another reward, other scores
+
+
+@pytest.mark.parametrize("harm", [lambda text: text[:-9], lambda text: text.replace("1", "2", 1), lambda text: "[]"])
+def test_scores_that_were_damaged_are_made_anew(tmp_path: Path, harm: Callable[[str], str]) -> None:
+    rows = ROWS[:3]
+    panel().score_all(rows, tmp_path, "label")
+    (file,) = tmp_path.iterdir()
+    whole = file.read_text()
+    file.write_text(harm(whole))
+    assert panel().score_all(rows, tmp_path, "label")["a"] == [len(row.response) for row in rows]
+    assert file.read_text() == whole
 
 
 def test_a_reward_that_is_no_number_is_an_error_and_kept_nowhere(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipo_pl.engine.models.loading import load_tokenizer
 from sipo_pl.recipe.recipe import Template
 from sipo_pl.serve.answer_text import AnswerText
 from sipo_pl.text.templates import PromptTemplate
+from sipo_pl.text.tokenizers import load_tokenizer
 
 
 @pytest.fixture(scope="module")

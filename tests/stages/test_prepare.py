@@ -14,7 +14,6 @@ from sipo_pl.data.lengths import Lengths
 from sipo_pl.data.prepared_splits import Splits, divide
 from sipo_pl.data.readers import read_all
 from sipo_pl.data.splits import Split
-from sipo_pl.engine.models.loading import load_template, load_tokenizer
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.data import Mixture
@@ -23,6 +22,7 @@ from sipo_pl.stages.prepare import prepare
 from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
 from sipo_pl.text.prompt import prompt_id
 from sipo_pl.text.templates import PromptTemplate
+from sipo_pl.text.tokenizers import load_template, load_tokenizer
 
 TEMPLATE = Template(text="{raw_prompt}:")
 GOOD, LONG, BOTH, POOR = (3, 1), (1, 3), (4, 4), (0, 0)  # scores of helpful and verbose

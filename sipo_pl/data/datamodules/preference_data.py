@@ -11,7 +11,6 @@ from lightning.pytorch import LightningDataModule
 
 from sipo_pl.data.loader import FrozenValues, PairLoader, RowKey, TrainingPair
 from sipo_pl.data.preference import Select, preference_pairs, realignment_pairs, unique_rows, unique_texts
-from sipo_pl.engine.models.loading import load_template
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.inputs import stage_input
 from sipo_pl.recipe.recipe import Recipe
@@ -19,6 +18,7 @@ from sipo_pl.registry import STAGES
 from sipo_pl.storage.artifacts import read_jsonl
 from sipo_pl.text.prompt import TextRow
 from sipo_pl.text.templates import Encoded, PromptTemplate
+from sipo_pl.text.tokenizers import load_template
 
 log = logging.getLogger("sipo_pl")
 

@@ -10,16 +10,15 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from sipo_pl.data.step_loader import StepLoader
-from sipo_pl.engine.models.loading import load_tokenizer
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.rewards.scorer import scored_ids
 from sipo_pl.storage.artifacts import read_jsonl
 from sipo_pl.text.chat_rendering import ChatTemplate
 from sipo_pl.text.prompt import TextRow, text_id
-from sipo_pl.text.reward_template import TextTemplate
+from sipo_pl.text.reward_template import TextTemplate, scored_ids
 from sipo_pl.text.templates import Encoded
 from sipo_pl.text.token_batch import TokenBatch, collate
+from sipo_pl.text.tokenizers import load_tokenizer
 
 log = logging.getLogger("sipo_pl")
 

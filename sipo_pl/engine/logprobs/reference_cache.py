@@ -2,11 +2,13 @@
 
 The cache folder is named for the reference (base weights, frozen adapter, dtype); a row is named for its tokens and the
 border between prompt and response. So another template, base, dtype or adapter misses the cache instead of misusing it.
+A file is named for what it holds, so that a damaged one is known, removed, and its rows are computed anew.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,8 +16,11 @@ from sipo_pl.data.loader import RowKey, row_key
 from sipo_pl.engine.logprobs.shared_prompts import shared_prompt_logps
 from sipo_pl.engine.lora.groups import GroupedForward
 from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.messages.errors import UserError
 from sipo_pl.storage.artifacts import content_hash, read_jsonl, write_jsonl
 from sipo_pl.text.templates import Encoded
+
+log = logging.getLogger("sipo_pl")
 
 SHARD_BATCHES = 8  # batches that a crash may cost
 
@@ -42,17 +47,20 @@ class ReferenceCache:
     Args:
         folder: folder of all reference caches of a run.
         identity: what the reference model is, as a JSON-like value.
+        before: the same as an older version told it, whose rows are taken over.
     """
 
-    def __init__(self, folder: Path, identity: object) -> None:
+    def __init__(self, folder: Path, identity: object, before: object = None) -> None:
         self.folder = folder / content_hash(identity)[:24]
+        self._folders = [folder / content_hash(one)[:24] for one in (identity, before) if one is not None]
         self._known: dict[str, float] = {}
         self._read: set[Path] = set()
 
     def lookup(self, rows: Iterable[Encoded]) -> dict[RowKey, float]:
         """Return the log-probabilities of those `rows` that are cached."""
-        for shard in sorted(set(self.folder.glob("*.jsonl")) - self._read):
-            self._known.update((line["row"], line["logp"]) for line in read_jsonl(shard, ["row", "logp"]))
+        shards = {shard for folder in self._folders for shard in folder.glob("*.jsonl")}
+        for shard in sorted(shards - self._read):
+            self._known.update((line["row"], line["logp"]) for line in _read_shard(shard))
             self._read.add(shard)
         found = ((row_key(row), self._known.get(content_hash(row_key(row)))) for row in rows)
         return {key: logp for key, logp in found if logp is not None}
@@ -60,7 +68,27 @@ class ReferenceCache:
     def store(self, rows: Sequence[Encoded], logps: Sequence[float]) -> None:
         """Add rows, atomically."""
         lines = [{"row": content_hash(row_key(row)), "logp": logp} for row, logp in zip(rows, logps, strict=True)]
-        write_jsonl(self.folder / f"{content_hash(lines)[:24]}.jsonl", lines)
+        shard = self.folder / f"{_name(lines)}.jsonl"
+        write_jsonl(shard, lines)
+        self._read.discard(shard)  # it may have been there, and damaged
+
+
+def _name(lines: Sequence[Mapping[str, Any]]) -> str:
+    return content_hash(lines)[:24]
+
+
+def _read_shard(shard: Path) -> list[dict[str, Any]]:
+    """Return the lines of a file; none where it is damaged, which is said, and the file removed."""
+    try:
+        lines = read_jsonl(shard, ["row", "logp"])
+        if _name(lines) == shard.stem:
+            return lines
+        problem = f"{shard}: damaged or edited since it was written"
+    except UserError as error:
+        problem = str(error)
+    log.warning("%s; removed, and its rows are computed anew", problem)
+    shard.unlink(missing_ok=True)
+    return []
 
 
 def reference_logps(

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.engine.models.made_over import check_adapter
 from sipo_pl.messages.errors import UserError
-from sipo_pl.recipe.adapter_config import WEIGHTS_FILE, read_adapter_config
+from sipo_pl.storage.adapter_config import WEIGHTS_FILE, read_adapter_config
 from sipo_pl.storage.artifacts import atomic_path
 
 Factors = dict[str, tuple[Tensor, Tensor]]
@@ -42,13 +43,21 @@ class Adapter:
     base: str | None
 
 
-def read_adapter(folder: Path) -> Adapter:
+def read_adapter(folder: Path, over: str | None = None) -> Adapter:
     """Read a PEFT LoRA folder.
 
+    Args:
+        folder: the folder.
+        over: folder or hub name of the base model that it is to be used over, see `made_over.check_adapter`; where not
+            given, nothing is held against the stage that made it.
+
     Raises:
-        UserError: what `read_adapter_config` refuses, or weights that are damaged or not finite.
+        UserError: what `read_adapter_config` refuses, weights that are damaged or not finite, or an adapter that was
+            made over another base model.
     """
     read_adapter_config(folder)
+    if over is not None:
+        check_adapter(folder, over)
     try:
         config = LoraConfig.from_pretrained(str(folder))
     except (TypeError, ValueError) as error:

@@ -95,12 +95,18 @@ def policy_input(recipe: Recipe, stage: PolicyStage, objective: Objective) -> tu
     return recipe.layout.adapter(stage, objective), command
 
 
-def read_policies(recipe: Recipe, stage: PolicyStage) -> list[Policy]:
-    """Read the adapters of all objectives after `stage`, in the objectives' order."""
+def read_policies(recipe: Recipe, stage: PolicyStage, *, checked: bool = True) -> list[Policy]:
+    """Read the adapters of all objectives after `stage`, in the objectives' order.
+
+    Args:
+        recipe: names the objectives, and their base models.
+        stage: whose adapters.
+        checked: hold them against the stages that made them, see `made_over.check_adapter`.
+    """
     policies = []
     for objective in recipe.objectives:
-        folder = recipe.layout.adapter(stage, objective)
-        policies.append(Policy(recipe.base_of(objective, stage), read_adapter(folder).factors, folder))
+        folder, base = recipe.layout.adapter(stage, objective), recipe.base_of(objective, stage)
+        policies.append(Policy(base, read_adapter(folder, base if checked else None).factors, folder))
     return policies
 
 

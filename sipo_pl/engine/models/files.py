@@ -8,23 +8,11 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
 from sipo_pl.messages.errors import UserError
+from sipo_pl.storage.model_hashes import refuse_pickles
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _SMALL_FILES = ("*.json", "tokenizer*", "*.model", "*.jinja", "vocab*", "merges.txt")
 _WEIGHT_FILES = ("*.safetensors",)
-
-
-def refuse_pickles(folder: Path) -> None:
-    """Refuse a folder whose weights are pickles (.bin) alone: loading them runs code.
-
-    Raises:
-        UserError: with the command that converts them.
-    """
-    if any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"{folder}: weights as .bin only, and safetensors are read; "
-            f"`python -m sipo_pl.engine.models.to_safetensors {folder}` converts them"
-        )
 
 
 def checkpoint_folder(model: str, *, weights: bool) -> Path:

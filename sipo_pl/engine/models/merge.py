@@ -18,9 +18,12 @@ from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 from sipo_pl.engine.logprobs.response_logprobs import gaps
 from sipo_pl.engine.lora.adapters import Factors, check_fit, read_adapter
 from sipo_pl.engine.lora.stack import LoRAStack
-from sipo_pl.engine.models.loading import load_base, load_tokenizer, resolve_base_model
+from sipo_pl.engine.models.loading import load_base
+from sipo_pl.engine.models.made_over import check_files, difference
 from sipo_pl.messages.errors import UserError
 from sipo_pl.storage.artifacts import atomic_path
+from sipo_pl.storage.model_hashes import resolve_base_model
+from sipo_pl.text.tokenizers import load_tokenizer
 
 log = logging.getLogger("sipo_pl")
 
@@ -94,6 +97,9 @@ def merge_adapter(base_model: str, adapter: Path, output: Path, dtype: Dtype) ->
         UserError: an adapter that does not fit, or what `merge` refuses.
     """
     factors = read_adapter(adapter).factors
+    check_files(adapter)
+    if how := difference(adapter, base_model):  # perhaps the same one, written by other software
+        log.warning("%s: was made over another model than %r is: %s", adapter, base_model, how)
     model = load_base(base_model, "float32")
     check_fit(adapter, factors, model)
     drift = merge(model, factors, dtype)

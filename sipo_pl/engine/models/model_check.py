@@ -18,8 +18,8 @@ from sipo_pl.engine.logprobs.packed_sequences import pack
 from sipo_pl.engine.logprobs.response_logprobs import decoder, gaps, logits_of
 from sipo_pl.engine.lora.groups import GroupedForward
 from sipo_pl.engine.models.device_map import device_of
-from sipo_pl.engine.models.pretrained import explained
 from sipo_pl.engine.models.zero3 import is_divided
+from sipo_pl.interop.pretrained import explained
 from sipo_pl.interop.transformers import is_stateful
 from sipo_pl.messages.errors import UserError
 from sipo_pl.text.templates import Encoded

@@ -14,7 +14,8 @@ from sipo_pl.recipe.graph.run import build_graph
 from sipo_pl.recipe.methods import entrants
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.registry import STAGES
-from sipo_pl.storage.artifacts import Manifest, read_json
+from sipo_pl.storage.artifacts import Manifest
+from sipo_pl.storage.timings import read_timings
 
 LOG = logging.getLogger("sipo_pl")
 
@@ -52,8 +53,7 @@ def costs(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 def minutes(run_dir: Path, stages: Sequence[str]) -> float | None:
     """Return the minutes that stages took, over all their starts; None where `run` has not timed them all."""
-    path = run_dir / "timings.json"
-    timings = read_json(path) if path.exists() else {}
+    timings = read_timings(run_dir)
     if any(stage not in timings for stage in stages):
         return None
     return round(sum(timings[stage] for stage in stages) / 60, 3)

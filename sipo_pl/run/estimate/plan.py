@@ -94,7 +94,7 @@ def settings(words: Sequence[str]) -> dict[str, Any]:
 
 def read_config(base_model: str) -> Mapping[str, Any]:
     """Return the `config.json` of a base model; UserError where it cannot be had."""
-    from sipo_pl.engine.models.loading import resolve_base_model
+    from sipo_pl.storage.model_hashes import resolve_base_model
 
     name = resolve_base_model(base_model)
     if Path(name).is_dir():

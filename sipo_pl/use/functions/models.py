@@ -202,4 +202,4 @@ def _policies(base_model: str, adapters: Sequence[str], soup_weights: Sequence[S
 
 
 def _policy(base_model: str, folder: str) -> Policy:
-    return Policy(base_model, read_adapter(Path(folder)).factors, Path(folder))
+    return Policy(base_model, read_adapter(Path(folder), base_model).factors, Path(folder))

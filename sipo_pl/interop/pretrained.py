@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.utils import find_adapter_config_file
 
 from sipo_pl.messages.errors import UserError
-from sipo_pl.recipe.adapter_config import ADAPTER_CONFIG
+from sipo_pl.storage.adapter_config import ADAPTER_CONFIG
 
 log = logging.getLogger("sipo_pl")
 
