@@ -125,7 +125,10 @@ def _text_of_parts(parts: list[Any], location: str, key: str) -> str:
 
 def wrong(location: str, key: str, expected: str, value: Any) -> UserError:
     """Return the error of a value that is not what was expected."""
-    shown = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        shown = json.dumps(value, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError):  # nested deeply, or a number of thousands of digits
+        shown = "…"
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
     kind = "" if value is None else f"the {_NAMES.get(type(value), type(value).__name__)} "
     return UserError(f"{location}: key {key!r}: expected {expected}, found {kind}{shown}")

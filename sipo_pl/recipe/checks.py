@@ -64,7 +64,8 @@ def check_names(recipe: Recipe) -> None:
 
 
 def check_template(template: Template) -> None:
-    """Raise SettingError unless the text around a prompt holds the prompt's field and no other."""
+    """Raise SettingError unless the text around a prompt holds the prompt's field and no other, and a date is one."""
+    _ = template.now
     try:
         fields = [part[1:] for part in Formatter().parse(template.pattern) if part[1] is not None]
     except ValueError as error:

@@ -64,7 +64,7 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
     now = recipe.date
     template = _template(recipe, now)
     splits = _read(converter, recipe)
-    _label(splits, recipe)
+    _label(splits, replace(recipe, template=template.template))
     lengths = Lengths(template, loose=recipe.compat.loose_length_filter)
     with _places_said(recipe):
         divide(splits, lengths, recipe)
@@ -206,14 +206,13 @@ def _places_said(recipe: Recipe) -> Iterator[None]:
 
 
 def _template(recipe: Recipe, now: datetime) -> "PromptTemplate":
-    """Return the template, which shows one date in the whole run."""
+    """Return the template, which shows one date in the whole run where it shows any."""
     from sipo_pl.text.tokenizers import load_template
 
-    template = load_template(recipe.base_model, recipe.template)
-    if template.chat is None or not template.chat.reads_clock:
-        return template
-    LOG.info("prepare: the chat template shows a date: %s, kept for the whole run (template.date)", now)
-    return load_template(recipe.base_model, replace(recipe.template, date=now.isoformat()))
+    template = load_template(recipe.base_model, replace(recipe.template, date=now.isoformat()))
+    if template.chat is not None and template.chat.reads_clock:
+        LOG.info("prepare: the chat template shows a date: %s, kept for the whole run (template.date)", now)
+    return template
 
 
 def _check_lengths(splits: Splits, lengths: Lengths, recipe: Recipe) -> None:

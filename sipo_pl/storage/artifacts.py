@@ -196,6 +196,8 @@ def read_jsonl(path: Path, required: Iterable[str] = ()) -> list[dict[str, Any]]
                 rows.append(row)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     return rows
 
 

@@ -25,7 +25,8 @@ class _Watch:
 
     def begin(self, seconds: float) -> None:
         with self.lock:
-            self.ends[threading.get_ident()] = time.monotonic() + seconds
+            me = threading.get_ident()
+            self.ends[me] = _time_of(me) + seconds
             if self.thread is None:
                 self.thread = threading.Thread(target=self._run, name="time limit", daemon=True)
                 self.thread.start()
@@ -43,12 +44,18 @@ class _Watch:
             self.busy.wait()
             time.sleep(TICK)
             with self.lock:
-                now = time.monotonic()
                 for thread, end in self.ends.items():
-                    if now > end:  # again at each look, in case the code swallowed the last one
+                    if _time_of(thread) > end:  # again at each look, in case the code swallowed the last one
                         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Late))
                 if not self.ends:
                     self.busy.clear()
+
+
+def _time_of(thread: int) -> float:
+    """Return the seconds that a thread has computed, whatever else runs; the time where the system tells none."""
+    if hasattr(time, "pthread_getcpuclockid"):
+        return time.clock_gettime(time.pthread_getcpuclockid(thread))
+    return time.monotonic()
 
 
 _watch = _Watch()
@@ -64,7 +71,7 @@ os.register_at_fork(after_in_child=_anew)
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Interrupt the block, which runs Python code and holds no other such block, once its time is over.
+    """Interrupt the block, which runs Python code and holds no other such block, once it has computed so long.
 
     One long call within the interpreter, such as a product of large numbers, ends first.
 

@@ -1,5 +1,6 @@
 """The tokenizer of a base model, what puts prompts to it, and the tokens that end its answers."""
 
+import logging
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -11,6 +12,8 @@ from sipo_pl.recipe.recipe import Template
 from sipo_pl.storage.artifacts import read_json, require_object
 from sipo_pl.storage.model_hashes import base_model_label, resolve_base_model
 from sipo_pl.text.templates import PromptTemplate
+
+log = logging.getLogger("sipo_pl")
 
 
 def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
@@ -35,7 +38,10 @@ def load_template(base_model: str, template: Template) -> PromptTemplate:
     Raises:
         UserError: no tokenizer, a template that is wrong, or a model's config whose end tokens are no tokens.
     """
-    return PromptTemplate(load_tokenizer(base_model), template, end_tokens(base_model))
+    made = PromptTemplate(load_tokenizer(base_model), template, end_tokens(base_model))
+    if made.template.date != template.date:
+        log.warning("the chat template shows a date, and no run has kept one: that of now is taken (template.date)")
+    return made
 
 
 def end_tokens(base_model: str) -> tuple[int, ...]:

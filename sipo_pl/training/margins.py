@@ -1,6 +1,7 @@
 """Scores of responses under the objectives that are not trained; their differences over a pair are MODPO's margins."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -13,7 +14,9 @@ from sipo_pl.method.losses import LossContext, implicit_reward
 from sipo_pl.recipe.components import instantiate
 from sipo_pl.recipe.recipe import Component, Objective, Recipe
 from sipo_pl.rewards.base import Reward
+from sipo_pl.rewards.model_reward import ModelReward
 from sipo_pl.rewards.numbers import measured
+from sipo_pl.storage.unicode_names import composed
 from sipo_pl.text.prompt import TextRow
 
 LogpsUnder = Callable[[Path | None], Mapping[RowKey, float]]
@@ -33,6 +36,8 @@ class Margins:
     """
 
     def __init__(self, recipe: Recipe, trained: Objective, rewards: Mapping[str, Component]) -> None:
+        rewards = {composed(name): component for name, component in rewards.items()}
+        self.now = recipe.date
         for name in rewards:
             if name not in recipe.objective_names:
                 raise UsageError(f"model.margins: no objective {name!r}{nearest(name, recipe.objective_names)}")
@@ -81,7 +86,7 @@ class Margins:
             for name, folder in self.folders.items():
                 columns[name] = _implied(logps_under(folder), base, context.beta, context.divergence)
         for name, reward in self.rewards.items():
-            columns[name] = dict(zip(texts, _measure(name, reward, list(texts.values())), strict=True))
+            columns[name] = dict(zip(texts, _measure(name, reward, list(texts.values()), self.now), strict=True))
         columns[context.objectives[context.trained]] = dict.fromkeys(texts, 0.0)
         return {key: [columns[name][key] for name in context.objectives] for key in texts}
 
@@ -94,7 +99,9 @@ def _implied(
     return dict(zip(keys, implicit_reward(logps, reference, beta, divergence).tolist(), strict=True))
 
 
-def _measure(name: str, reward: Reward, rows: list[TextRow]) -> list[float]:
+def _measure(name: str, reward: Reward, rows: list[TextRow], now: datetime) -> list[float]:
+    if isinstance(reward, ModelReward):
+        reward.scorer.now = now
     try:
         reward.check()
     except SettingError as error:

@@ -87,6 +87,18 @@ def test_texts_are_those_of_the_batch_whoever_joins_and_leaves(policies: PolicyS
     assert len({tuple(one.token_ids) for one in expected.values()}) > 8
 
 
+def test_any_of_several_end_tokens_ends_an_answer(policies: PolicySet) -> None:
+    request, decoding = REQUESTS[0]
+    (whole,) = generate(policies, [request], decoding, ReverseKL(), 10_000, SEED)
+    ends = {whole.token_ids[3], whole.token_ids[5]}
+    place = next(index for index, token in enumerate(whole.token_ids) if token in ends)
+    heard = Heard()
+    with stream(policies, 2, ReverseKL(), ends, slots=1, seed=SEED) as running:
+        running.add(request, decoding)
+        drain(running, heard)
+    assert heard.responses[request.key] == Generated(whole.token_ids[:place], "eos")
+
+
 def test_a_cancelled_request_is_heard_of_no_more_and_the_others_go_on(policies: PolicySet) -> None:
     heard = Heard()
     with stream(policies, 2, ReverseKL(), ENDS, slots=4, seed=SEED) as running:

@@ -1,6 +1,7 @@
 """Exported folders: they load without this program, and say what their kind says."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +10,15 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from lively_run import Lively
+from lively_run import Lively, set_recipe
 from safetensors.torch import load_file
-from tiny import make_tiny_model
+from tiny import CHAT_TEMPLATE, make_tiny_model
 from tiny_run import Command, environment
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sipo_pl.engine.lora.adapters import interpolate, read_adapter, weighted_sum
 from sipo_pl.engine.lora.policies import Policy, stack_policies
+from sipo_pl.storage.artifacts import write_json
 from sipo_pl.use.api import load
 from sipo_pl.use.export import KINDS
 
@@ -112,6 +114,36 @@ def test_every_folder_holds_what_its_tools_need(exported: Path, lively: Lively) 
         assert settings["eos_token_id"] == template.eos_id
         # as the run's evaluation decoded; top_k would be 50 by itself
         assert (settings["do_sample"], settings["top_k"], settings["max_new_tokens"]) == (True, 0, 12)
+
+
+def test_an_export_keeps_all_end_tokens_and_the_date_of_its_run(
+    lively: Lively, tmp_path: Path, command: Command
+) -> None:
+    run, base, out = tmp_path / "run", tmp_path / "model", tmp_path / "out"
+    shutil.copytree(lively.run, run)
+    shutil.copytree(lively.base, base)
+    generation = json.loads((base / "generation_config.json").read_text())
+    write_json(base / "generation_config.json", {**generation, "eos_token_id": [2, 77]})
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = "{{ 'Now %s. ' % strftime_now('%H:%M:%S, %d %b %Y') }}" + CHAT_TEMPLATE
+    tokenizer.save_pretrained(base)
+    set_recipe(run, base_model=str(base), template={"kind": "chat"})
+    prepared = json.loads((run / "prepare/manifest.json").read_text())
+    notes = {"date": "2024-07-26T09:08:07", "template_shows_date": True}
+    write_json(run / "prepare/manifest.json", {**prepared, "notes": notes})
+    words = ("--weights", POINT, "--kinds", "policies", "--prompts", 0)
+    said = command("export", "--run", run, *words, "--out", out)
+    assert said.code == 0, said.err
+    settings = json.loads((out / "policies/generation_config.json").read_text())
+    assert settings["eos_token_id"] == [2, 77]
+    assert "if token in [2, 77]:" in (out / "policies/README.md").read_text()
+    tokenizer = AutoTokenizer.from_pretrained(out / "policies")
+    whole = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+    assert whole.startswith("Now 09:08:07, 26 Jul 2024. <s>user\nx")
+    for folder in (run, out / "policies"):  # chat and serve read them so
+        loaded = load(folder)
+        assert loaded.template.end_ids == {2, 77}
+        assert loaded.template.render("x").startswith(whole)
 
 
 def test_the_cards_tell_weights_scores_and_distances(exported: Path) -> None:

@@ -88,11 +88,11 @@ class HelpSteer(Converter):
         responses = group.responses
         total, twos = math.comb(len(responses), 2), itertools.combinations(responses, 2)
         if self.max_pairs is None and total > MANY:
-            shown = str(group.prompt)[:60]
+            shown, column = str(group.prompt)[:60], self.prompt_column
             raise UserError(
                 f"data: {len(responses)} responses to the prompt {shown!r} make {total} pairs; "
-                f"data.converter.init_args.max_pairs draws so many a prompt, and init_args.prompt, now "
-                f"{self.prompt_column!r}, is the column that tells prompts apart"
+                f"data.converter.init_args.max_pairs draws so many a prompt, where {column!r} is the column "
+                "that tells prompts apart (init_args.prompt)"
             )
         if self.max_pairs is None or total <= self.max_pairs:
             yield from twos

@@ -39,12 +39,13 @@ class UltraFeedback(HelpSteer):
 
     Args:
         false_tens: completions that are rated with such a 10: drop leaves them out, one reads a 1, keep a 10
+        max_pairs: pairs of an instruction at most, drawn from all; 10,000 and an error beyond where not given
     """
 
-    def __init__(self, false_tens: Literal["drop", "one", "keep"] = "drop") -> None:
+    def __init__(self, false_tens: Literal["drop", "one", "keep"] = "drop", max_pairs: int | None = None) -> None:
         if false_tens not in FALSE_TENS:
             raise SettingError("false_tens", f"no way {false_tens!r}{nearest(str(false_tens), FALSE_TENS)}")
-        super().__init__(prompt="instruction")
+        super().__init__(prompt="instruction", max_pairs=max_pairs)
         self.false_tens = false_tens
 
     def pairs(self, rows: Iterable[Located], objectives: Sequence[Objective]) -> Converted[PairRow]:
