@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file
 
-from sipo_pl.messages.errors import UserError
+from sipo_pl.messages.errors import Stopped, UserError
 from sipo_pl.storage.adapter_config import ADAPTER_CONFIG
 
 log = logging.getLogger("sipo_pl")
@@ -118,7 +118,7 @@ def explained(label: str) -> Iterator[None]:
     """Within the block, whatever a library says about a model's files becomes an error of one line."""
     try:
         yield
-    except (UserError, torch.OutOfMemoryError, MemoryError):
+    except (UserError, Stopped, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # libraries raise all kinds for files that they do not expect
         text = str(error).strip()

@@ -210,6 +210,16 @@ def test_a_fit_that_does_not_start_at_its_reference_is_stopped(recipe: Recipe, t
         fit(module, data, tmp_path)
 
 
+def test_a_response_that_the_model_never_says_stops_the_fit(recipe: Recipe, tmp_path: Path) -> None:
+    module, data = make(recipe, DPOAlignment)
+    module.configure_model()
+    head = module.stack.model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(head.out_features), requires_grad=False)
+    head.bias.data[2] = -torch.inf  # EOS
+    with pytest.raises(UserError, match=r"responses, those of p\d first, have a log-probability .* no number"):
+        fit(module, data, tmp_path)
+
+
 @pytest.mark.parametrize(("compat", "step"), [(Compat(), 1), (Compat(step_count_warmup=True), 2)])
 def test_a_fit_without_a_learning_rate_is_stopped_at_its_first_step(
     recipe: Recipe, tmp_path: Path, compat: Compat, step: int

@@ -47,7 +47,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "DeepseekV3": {  # heads of keys and of values differ in size
         "head_dim": None,
         "num_key_value_heads": 4,
-        "q_lora_rank": None,
+        "q_lora_rank": 16,
         "kv_lora_rank": 16,
         "qk_nope_head_dim": 16,
         "qk_rope_head_dim": 8,

@@ -18,6 +18,7 @@ from sipo_pl.engine.models.activation_checkpointing import checkpoint_layers
 from sipo_pl.text.templates import Encoded
 from sipo_pl.text.token_batch import collate
 
+ADAPTED = {"Phi3": ["qkv_proj"], "DeepseekV3": ["q_b_proj", "o_proj"], "OPT": ["q_proj", "out_proj"]}
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 WEIGHTS = (1.0, -2.0, 0.5, 3.0, -1.0, 0.7)  # of the rows, in a sum whose gradient is looked at
 
@@ -41,7 +42,7 @@ ROWS = [
 def stack_of(family: str = "Llama", rank: int = 4, model: PreTrainedModel | None = None) -> LoRAStack:
     model = model or tiny_family(family)
     model.set_attn_implementation("eager")  # which caps scores in every version, where Gemma 2 does
-    stack = LoRAStack(model, ["q_proj", "o_proj"] if family != "Phi3" else ["qkv_proj"])
+    stack = LoRAStack(model, ADAPTED.get(family, ["q_proj", "o_proj"]))
     stack.train_ranks(rank, 2.0 * rank, seed=0)
     generator = torch.Generator().manual_seed(rank)
     for layer in stack.layers.values():

@@ -107,7 +107,7 @@ def check_logits(model: PreTrainedModel, own: OwnForward, label: str = "base_mod
         raise UserError(f"{label}: {kind} gives logits of -inf to all tokens")
     found = logits_of(model, own.states).to(logits.device)
     size = logits[logits != -torch.inf].abs()
-    largest = size[size <= MASKED * size.median()].max()
+    largest = size[size <= MASKED * size.median()].max().clamp(min=torch.finfo(size.dtype).tiny)
     usual = (logits.abs() <= largest) | (found.abs() <= largest)  # not those of masked tokens on both sides
     gap = float(gaps(found, logits)[usual].max() / largest)
     if not gap <= LOGITS_ROUNDING:
