@@ -26,7 +26,7 @@ SET = {
         "--device cpu --rows 8 16 24 32 --batch_rows 8 --policies 1 2 3 4 --tokens 8 --out {json} "
         "--repeats 3 --least_r2 0.98 --most_growth 1.1",
     ),
-    "train": (train.main, "--device cpu --pairs 8 --least_released 2 --least_trl 1.8 --least_together 1.1"),
+    "train": (train.main, "--device cpu --pairs 8 --least_released 2 --least_trl 1.8"),
     "startup": (startup.main, "--repeats 1"),
 }
 

@@ -11,7 +11,7 @@ import gc
 import importlib.util
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,7 +29,6 @@ from benchmarks.texts import random_rows
 from sipo_pl.engine.decoding.attention import attend_along
 from sipo_pl.engine.logprobs.chunked_backward import summed_over
 from sipo_pl.engine.logprobs.cuda_graphs import AdapterLogps
-from sipo_pl.engine.logprobs.joined import Forward, joined_sums, twin
 from sipo_pl.engine.logprobs.packed_attention import NAME
 from sipo_pl.engine.logprobs.packed_sequences import pack, packed_length, packed_logps
 from sipo_pl.engine.logprobs.token_budget import forwards_of, tokens_at_once
@@ -40,7 +39,6 @@ from sipo_pl.text.templates import Encoded
 
 LOSSES = {"dpo": Objective(beta=0.1), "dpo_nll": Objective(beta=0.1, alpha=0.1)}
 OURS, RELEASED = "ours,", "as released"
-APART, TOGETHER = "2 adapters, one by one", "2 adapters together"
 MATMUL = "matmul"
 COLUMNS = (
     "way",
@@ -49,7 +47,6 @@ COLUMNS = (
     "peak MiB",
     "x released",
     "x TRL",
-    "x one by one",
     "share of the matmul rate",
 )
 
@@ -67,52 +64,36 @@ class Way(NamedTuple):
 
 
 class Ours:
-    """The project's training step over adapters of one base.
+    """The project's training step over an adapter.
 
     Args:
         model: the base.
         setting: what it runs on.
-        adapters: how many there are.
         args: token budget, loss, compilation and graphs.
     """
 
-    def __init__(self, model: PreTrainedModel, setting: Setting, adapters: int, args: argparse.Namespace) -> None:
+    def __init__(self, model: PreTrainedModel, setting: Setting, args: argparse.Namespace) -> None:
         self.device, self.budget, self.objective = setting.device, args.batch_tokens, LOSSES[args.loss]
-        self.stacks = [LoRAStack(twin(model), TARGETS) for _ in range(adapters)]
-        for stack in self.stacks:
-            stack.train_ranks(setting.rank, setting.rank, seed=0)
-            if args.compile:
-                compile_layers(stack.model)
-        self.logps = [AdapterLogps(stack, args.graphs) for stack in self.stacks]
-        self.optimizers = [torch.optim.AdamW(stack.trained, lr=LEARNING_RATE, fused=True) for stack in self.stacks]
+        self.stack = LoRAStack(model, TARGETS)
+        self.stack.train_ranks(setting.rank, setting.rank, seed=0)
+        if args.compile:
+            compile_layers(model)
+        self.logps = AdapterLogps(self.stack, args.graphs)
+        self.optimizer = torch.optim.AdamW(self.stack.trained, lr=LEARNING_RATE, fused=True)
 
-    def step(self, batches: Mapping[int, Sequence[Pair]], reference: dict[int, Tensor]) -> None:
-        """Train adapters, each on the pairs that it is given, in one pass."""
-        stacks = [self.stacks[k] for k in batches]
-        budget = (self.budget or tokens_at_once(stacks[0].model, checkpointing=False)) // len(batches)
-        forwards = [self._forwards(pairs, reference, budget) for pairs in batches.values()]
-        if len(batches) == 1:
-            (k,) = batches
-            losses = [partial(self._loss_alone, k, one) for one in forwards[0]]
-            sums = [summed_over(losses, stacks[0].trained)]
-        else:
-            sums = joined_sums(stacks, forwards)
-        for k, total in zip(batches, sums, strict=True):
-            (total / len(batches[k])).backward()
-            torch.nn.utils.clip_grad_norm_(self.stacks[k].trained, 1.0)
-            self.optimizers[k].step()
-            self.optimizers[k].zero_grad()
-
-    def _loss_alone(self, k: int, forward: Forward) -> Tensor:
-        return forward.loss(self.logps[k](forward.rows, self.device))
-
-    def _forwards(self, pairs: Sequence[Pair], reference: dict[int, Tensor], budget: int) -> list[Forward]:
+    def step(self, pairs: Sequence[Pair], reference: dict[int, Tensor]) -> None:
+        """Train on pairs."""
+        budget = self.budget or tokens_at_once(self.stack.model, checkpointing=False)
         parts = [[pairs[index] for index in part] for part in forwards_of(pairs, budget)]
-        return [Forward(_rows(part), partial(self._loss, part, reference)) for part in parts]
+        total = summed_over([partial(self._loss, part, reference) for part in parts], self.stack.trained)
+        (total / len(pairs)).backward()
+        torch.nn.utils.clip_grad_norm_(self.stack.trained, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
-    def _loss(self, pairs: Sequence[Pair], reference: dict[int, Tensor], logps: Tensor) -> Tensor:
+    def _loss(self, pairs: Sequence[Pair], reference: dict[int, Tensor]) -> Tensor:
         known = torch.stack([reference[id(pair)] for pair in pairs], dim=1)
-        chosen, rejected = logps.chunk(2)
+        chosen, rejected = self.logps(_rows(pairs), self.device).chunk(2)
         losses = dpo_loss(chosen, rejected, *known, beta=self.objective.beta).losses
         if self.objective.alpha:
             lengths = torch.tensor([chosen.response_length for chosen, _ in pairs], device=self.device)
@@ -121,9 +102,9 @@ class Ours:
 
     def reference(self, pairs: Sequence[Pair]) -> dict[int, Tensor]:
         """Return the log-probabilities of each pair under the base, as the cache on disk holds them."""
-        stack = self.stacks[0]
-        with torch.no_grad(), stack.reference(), attend_along(stack.model, NAME):
-            return {id(one): packed_logps(stack.model, pack([one]).to(self.device))[0] for one in pairs}
+        model = self.stack.model
+        with torch.no_grad(), self.stack.reference(), attend_along(model, NAME):
+            return {id(one): packed_logps(model, pack(one).to(self.device)) for one in pairs}
 
 
 def _rows(pairs: Sequence[Pair]) -> list[Encoded]:
@@ -138,12 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     pairs = _pairs(args, 300 if args.shape == "tiny" else 32000)
     measured = {size: counted(setting.device, len(pairs), size) for size in args.step_pairs}
     ways = {
-        f"ours, {size} pairs a step": Way(partial(_ours, args, setting, pairs, size, [[0]]), count)
+        f"ours, {size} pairs a step": Way(partial(_ours, args, setting, pairs, size), count)
         for size, count in measured.items()
     }
-    size = args.step_pairs[0]
-    ways[APART] = Way(partial(_ours, args, setting, pairs, size, [[0], [1]]), measured[size])
-    ways[TOGETHER] = Way(partial(_ours, args, setting, pairs, size, [[0, 1]]), measured[size])
     ways |= _peers(args, setting, pairs)
     ways = {name: way for name, way in ways.items() if name.startswith(tuple(args.only))}
     peaks = dict.fromkeys(ways, math.inf)  # least over the rounds: what the ways before leave behind only adds
@@ -188,8 +166,6 @@ def _compare(found: Sequence[dict[str, Any]]) -> None:
                 one["x released"] = one["pairs/s"] / speed[RELEASED]
             if trl:
                 one["x TRL"] = one["pairs/s"] / trl
-        if one["way"] == TOGETHER and APART in speed:
-            one["x one by one"] = one["pairs/s"] / speed[APART]
 
 
 def _pairs(args: argparse.Namespace, vocabulary: int) -> list[Pair]:
@@ -197,36 +173,21 @@ def _pairs(args: argparse.Namespace, vocabulary: int) -> list[Pair]:
     return list(zip(rows[::2], rows[1::2], strict=True))
 
 
-def _ours(
-    args: argparse.Namespace,
-    setting: Setting,
-    pairs: Sequence[Pair],
-    size: int,
-    passes: Sequence[Sequence[int]],
-) -> float:
-    """Train on all pairs, each pass of adapters for itself; return the seconds of a pair of those that are counted.
-
-    Each adapter has an order of its own, as each objective has pairs of its own; pairs of several are counted once.
-    """
-    ours = Ours(load_model(setting), setting, sum(map(len, passes)), args)
+def _ours(args: argparse.Namespace, setting: Setting, pairs: Sequence[Pair], size: int) -> float:
+    """Train on all pairs; return the seconds of a pair of those that are counted."""
+    ours = Ours(load_model(setting), setting, args)
     reference = ours.reference(pairs)
-    starts = range(0, len(pairs), size)
-    orders = [[*starts[k:], *starts[:k]] for k in range(len(ours.stacks))]
-    steps = [
-        {k: pairs[orders[k][number] : orders[k][number] + size] for k in adapters}
-        for number in range(len(starts))
-        for adapters in passes
-    ]
+    steps = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     # before a GPU's clock runs, the longest first, whose graphs' memory then serves all
     for step in sorted(steps, key=_tokens, reverse=True) if ours.device.type == "cuda" else ():
         ours.step(step, reference)
     count = counted(ours.device, len(pairs), size)
     seconds = [clock(partial(ours.step, step, reference), ours.device) for step in steps]
-    return sum(seconds if count == len(pairs) else seconds[len(passes) :]) / count
+    return sum(seconds if count == len(pairs) else seconds[1:]) / count
 
 
-def _tokens(step: Mapping[int, Sequence[Pair]]) -> int:
-    return max(packed_length(_rows(pairs)) for pairs in step.values())
+def _tokens(pairs: Sequence[Pair]) -> int:
+    return packed_length(_rows(pairs))
 
 
 def _operations(setting: Setting, pairs: Sequence[Pair]) -> float:
@@ -267,11 +228,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--trl_batches", type=int, nargs="+", default=[1, 2, 4], help="batch sizes that TRL is swept over")
     add("--released_pairs", type=int, default=3, help="pairs that the released way is measured on")
     add("--compile", action="store_true", help="compile the layers of ours")
-    as_graphs = "replay short forwards of one adapter of ours as CUDA graphs"
+    as_graphs = "replay short forwards of ours as CUDA graphs"
     add("--graphs", action=argparse.BooleanOptionalAction, default=True, help=as_graphs)
-    options.add_targets(
-        parser, released="x released", trl="x TRL", together="x one by one", matmul="share of the matmul rate"
-    )
+    options.add_targets(parser, released="x released", trl="x TRL", matmul="share of the matmul rate")
     return options.parse(parser, argv)
 
 

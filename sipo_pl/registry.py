@@ -65,11 +65,6 @@ DEFAULT_STAGE = {"fit": "align", "validate": "align", "test": "align", "predict"
 EVALUATION_VERBS = ("validate", "test")  # of a stage whose verb is fit
 
 
-def joins_objectives(stage: str) -> bool:
-    """Return whether one command makes a stage's folders of several objectives, as ``--objective a+b``."""
-    return stage in TRAINER_STAGES and TRAINER_STAGES[stage].named_for == "objective"
-
-
 def verbs_of(stage: str) -> tuple[str, ...]:
     """Return the commands that run a stage, the ordinary one first."""
     if stage in SMALL_STAGES:

@@ -1,5 +1,6 @@
 """The command line itself: help, versions, names, and that every option and every shipped config is in order."""
 
+import argparse
 import importlib
 import importlib.metadata
 import inspect
@@ -69,7 +70,7 @@ def parsers() -> dict[str, ArgumentParser]:
 
 
 def actions(parser: ArgumentParser) -> Iterator[Any]:
-    return (action for action in parser._actions if action.option_strings)
+    return (action for action in parser._actions if action.option_strings and action.help is not argparse.SUPPRESS)
 
 
 # the program

@@ -17,7 +17,6 @@ from sipo_pl.method.weights import WeightPlan
 from sipo_pl.metrics.hypervolume import hypervolume
 from sipo_pl.recipe.checks import check_recipe
 from sipo_pl.recipe.graph.comparison import stages_of
-from sipo_pl.recipe.graph.round import as_one, passes
 from sipo_pl.recipe.graph.run import build_graph
 from sipo_pl.recipe.methods import METHODS, Source, entrants
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
@@ -79,11 +78,6 @@ def test_stages_of_a_method_are_what_it_costs() -> None:
     assert stages_of(recipe, "mod_long", graph) == ["sft", "align_long-a", "align_long-b"]
     assert "filter" in stages_of(recipe, "sipo", graph)
     assert "raco-0.5,0.5" not in stages_of(recipe, "sipo", graph)
-
-
-def test_fits_of_all_objectives_are_one_command_where_so_asked() -> None:
-    recipe = make_recipe(["sft", "mod_long"], align="together")
-    assert [one.name for one in map(as_one, passes(build_graph(recipe), recipe))][2] == "align_long-a + align_long-b"
 
 
 def test_a_second_round_answers_with_its_own_policies() -> None:

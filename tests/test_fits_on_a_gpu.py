@@ -1,4 +1,4 @@
-"""Fits on a GPU by CUDA graphs: alone, together, stopped and resumed, and beside the same without graphs."""
+"""Fits on a GPU by CUDA graphs: stopped and resumed, and beside the same without graphs."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,6 @@ from sipo_pl.storage.artifacts import read_jsonl, write_jsonl
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 NAMES = ("kind", "short")
-BOTH = ["+".join(NAMES)]
 STOP = ("--trainer.callbacks+=test_stopping.AskAt", "--trainer.callbacks.batch=2", "--trainer.callbacks.by=SIGTERM")
 
 
@@ -45,14 +44,14 @@ class Fits:
         paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         environment.setenv("PYTHONPATH", os.pathsep.join(paths))
 
-    def fit(self, way: str, objectives: list[str], *words: object, code: int = 0) -> str:
-        """Fit objectives one after another; return what was said."""
+    def fit(self, way: str, *words: object, code: int = 0) -> str:
+        """Fit the objectives one after another; return what was said."""
         place = ("--recipe.run_dir", self.folder / way / "run")
         (self.folder / way).mkdir(exist_ok=True)
         self.environment.setenv(TRACE_VARIABLE, str(self.folder / way))
         assert self.command("prepare", "--config", self.folder / "prepare.yaml", *place).code == 0
         said = ""
-        for name in objectives:
+        for name in NAMES:
             one = self.command("fit", "--config", self.folder / "align.yaml", "--objective", name, *words, *place)
             assert one.code == code, one.err
             said += one.err
@@ -86,7 +85,7 @@ def assert_alike(found: dict[str, Any], expected: dict[str, Any]) -> None:
         assert (found[key] - value).abs().max() <= 0.05 * value.abs().max(), key
 
 
-def test_fits_are_the_same_alone_together_and_without_graphs(fits: Fits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fits_are_the_same_with_and_without_graphs(fits: Fits, monkeypatch: pytest.MonkeyPatch) -> None:
     captured: list[AdapterLogps] = []
     capture = AdapterLogps._capture
 
@@ -95,18 +94,15 @@ def test_fits_are_the_same_alone_together_and_without_graphs(fits: Fits, monkeyp
         return capture(self, *args)
 
     monkeypatch.setattr(AdapterLogps, "_capture", counted)
-    fits.fit("launched", list(NAMES), "--model.forwards.graphs=false")
+    fits.fit("launched", "--model.forwards.graphs=false")
     assert not captured
-    expected = fits.made("launched")
-    for way, objectives in (("graphs", list(NAMES)), ("together", BOTH)):
-        captured.clear()
-        assert "not replayed" not in fits.fit(way, objectives)
-        assert len(set(captured)) == len(NAMES)
-        assert_alike(fits.made(way), expected)
+    assert "not replayed" not in fits.fit("graphs")
+    assert len(set(captured)) == len(NAMES)
+    assert_alike(fits.made("graphs"), fits.made("launched"))
 
 
-def test_fits_together_that_are_stopped_go_on_to_the_same_end(fits: Fits) -> None:
-    fits.fit("whole", BOTH)
-    assert fits.fit("stopped", BOTH, *STOP, "--saving.save_every=1000", code=75).count("which is saved") >= 1
-    assert "resuming from" in fits.fit("stopped", BOTH)
+def test_fits_that_are_stopped_go_on_to_the_same_end(fits: Fits) -> None:
+    fits.fit("whole")
+    assert fits.fit("stopped", *STOP, "--saving.save_every=1000", code=75).count("which is saved") == len(NAMES)
+    assert fits.fit("stopped").count("resuming from") == len(NAMES)
     assert_alike(fits.made("stopped"), fits.made("whole"))

@@ -74,8 +74,8 @@ def test_a_second_run_starts_nothing_and_changes_nothing(finished_run: Path) -> 
     assert after == before
 
 
-def test_three_objectives_run_through_together(tmp_path: Path, talkative_model: Path, command: Command) -> None:
-    said = command("run", "--config", write_recipe(tmp_path, talkative_model, objectives=3, align="together"))
+def test_three_objectives_run_through(tmp_path: Path, talkative_model: Path, command: Command) -> None:
+    said = command("run", "--config", write_recipe(tmp_path, talkative_model, objectives=3, align="one_by_one"))
     assert said.code == 0, said.err
     written = re.findall(r"((?:re)?align-\w+): written", (tmp_path / "run/run.log").read_text())
     assert written == [f"{stage}-{name}" for stage in ("align", "realign") for name in NAMES]

@@ -17,7 +17,7 @@ from sipo_pl.messages.errors import UsageError
 from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
 from sipo_pl.recipe.graph.round import Node
 from sipo_pl.recipe.graph.run import build_graph
-from sipo_pl.run.devices import THREADS, VISIBLE, lane_environments, next_pass
+from sipo_pl.run.devices import THREADS, VISIBLE, lane_environments, next_stage
 from sipo_pl.storage.artifacts import Manifest
 
 NAMES = ("kind", "short")
@@ -34,12 +34,12 @@ def folder(tmp_path: Path, talkative_model: Path, finished_run: Path) -> Path:
 
 def at_once(waiting: list[Node]) -> list[list[str]]:
     """Return the stages that run at once, all of which end at the same time."""
-    found, left = [], [[node] for node in waiting]
+    found, left = [], list(waiting)
     while left:
-        running: list[list[Node]] = []
-        while (index := next_pass(left, running)) is not None:
+        running: list[Node] = []
+        while (index := next_stage(left, running)) is not None:
             running.append(left.pop(index))
-        found.append([node.name for nodes in running for node in nodes])
+        found.append([node.name for node in running])
     return found
 
 

@@ -41,7 +41,7 @@ def _trainer_actions() -> list[argparse.Action]:
     parser = ArgumentParser("sipo_pl")
     parser.add_argument("-c", "--config", help="YAML file of a stage")
     parser.add_argument("--stage", help="stage that the options belong to")
-    parser.add_argument("--objective", help="objective whose policy is trained; several as in detail+ease")
+    parser.add_argument("--objective", help="objective whose policy is trained")
     parser.add_argument("--policies", choices=["align", "realign"], help="policies that are evaluated")
     parser.add_argument("--print_config", action="store_true", help="print what the stage would use")
     add_recipe(parser)

@@ -3,9 +3,8 @@
 import argparse
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 from typing import Any, Literal
 
 import yaml
@@ -30,16 +29,13 @@ from sipo_pl.recipe.config.command_parser import (
 from sipo_pl.recipe.config.errors import explain, find_place
 from sipo_pl.recipe.config.keys import check_config_files, check_stage, parser_options
 from sipo_pl.recipe.recipe import is_of_round
-from sipo_pl.registry import DEFAULT_STAGE, EVALUATION_VERBS, TRAINER_STAGES, TrainerStage, joins_objectives
+from sipo_pl.registry import DEFAULT_STAGE, EVALUATION_VERBS, TRAINER_STAGES, TrainerStage
 from sipo_pl.run.stage_folder import Saving, StageRun
 from sipo_pl.storage.stopping import Stopping
 from sipo_pl.training import zero
 from sipo_pl.training.checkpoint_io import AtomicCheckpointIO
-from sipo_pl.training.together import Together
 
 log = logging.getLogger("sipo_pl")
-
-OBJECTIVE = "--objective"
 
 
 class Checked(Exception):
@@ -54,7 +50,6 @@ class StageCLI(LightningCLI):
         stage_name: a key of `TRAINER_STAGES`.
         arguments: the options, which are those of `sys.argv`.
         held: what the stage holds while it runs, to be closed by the caller.
-        together: the fits that it trains with, where it is one of several.
         only_check: raise `Checked` when module and data are made, and before anything is touched.
     """
 
@@ -65,11 +60,10 @@ class StageCLI(LightningCLI):
         arguments: Sequence[str],
         held: ExitStack,
         *,
-        together: Together | None = None,
         only_check: bool = False,
     ) -> None:
         self.verb, self.stage_name, self.arguments = verb, stage_name, arguments
-        self.held, self.together, self.only_check = held, together, only_check
+        self.held, self.only_check = held, only_check
         self.stage: TrainerStage = TRAINER_STAGES[stage_name]
         super().__init__(
             import_class(self.stage.module),
@@ -121,10 +115,7 @@ class StageCLI(LightningCLI):
             help_text = "go on from the newest checkpoint's weights and place, with an optimizer that begins anew"
             parser.add_argument("--restart_optimizer", action="store_true", help=help_text)
         if "objective" in self.stage.options:
-            help_text = "objective whose policy is trained"
-            if self.stage.named_for == "objective":
-                help_text += "; several train in one pass, as in detail+ease"
-            parser.add_argument(OBJECTIVE, type=str, required=True, help=help_text)
+            parser.add_argument("--objective", type=str, required=True, help="objective whose policy is trained")
             parser.link_arguments("objective", "model.objective")
             parser.link_arguments("objective", "data.objective")
         if "weights" in self.stage.options:
@@ -167,8 +158,7 @@ class StageCLI(LightningCLI):
         self.recipe = make_recipe(self.settings.recipe, lambda key: find_place(f"recipe.{key}", self.arguments))
         if self.recipe.round > 1 and not is_of_round(self.folder_name):
             raise UsageError(f"{self.folder_name} belongs to the run as a whole, not to round {self.recipe.round}")
-        first = self.together is None or self.settings.objective == self.together.objectives[0]
-        runs = first and not self.only_check and self.verb not in EVALUATION_VERBS
+        runs = not self.only_check and self.verb not in EVALUATION_VERBS
         if runs and logs.LOG_VARIABLE not in os.environ:
             Stopping(self.recipe.layout.run_dir).begin(self.settings.stop_after)
         if self.recipe.quantize:
@@ -189,17 +179,12 @@ class StageCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.only_check:
-            if self.together:
-                self.together.check(self.model)
             raise Checked
         evaluation = self.verb in EVALUATION_VERBS
         dumped = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
         resolved = yaml.safe_load(dumped)[self.verb]
         discard = self.settings.overwrite and not evaluation
-        stopping = self.together.stopping if self.together else None
-        self.run = StageRun(
-            self.folder_name, self.recipe, self.model, self.datamodule, resolved, discard, self.held, stopping
-        )
+        self.run = StageRun(self.folder_name, self.recipe, self.model, self.datamodule, resolved, discard, self.held)
         config = {**self._get(self.config_init, "trainer"), "use_distributed_sampler": False, "callbacks": None}
         config["default_root_dir"] = config["default_root_dir"] or str(self.run.folder)
         if evaluation or self.verb == "predict":
@@ -220,8 +205,6 @@ class StageCLI(LightningCLI):
     def fit(self, model: Any, datamodule: Any, **arguments: Any) -> None:
         """Fit the stage, or say that it is complete."""
         if not self._say_complete():
-            if self.together:
-                self.together.welcome(self.model, self.trainer)
             restart = self.settings.restart_optimizer
             self.run.fit(self.trainer, self.config_init.fit.saving, restart, **arguments)
 
@@ -247,7 +230,7 @@ class StageCLI(LightningCLI):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a trainer verb, for several objectives in one pass where `--objective` names them, as in a+b.
+    """Run a trainer verb.
 
     Args:
         arguments: those of `sys.argv`, which stays as it is for distributed children.
@@ -258,13 +241,8 @@ def main(arguments: Sequence[str]) -> int:
     logs.quiet_libraries()
     zero.register()
     verb, stage_name = arguments[0], find_stage(arguments[0], arguments[1:])
-    members = _members(stage_name, arguments)
-    if len(members) == 1:
-        _run_stage(verb, stage_name, arguments[1:])
-        return 0
-    together = Together(list(members))
-    _check_stages(verb, stage_name, members, together)  # before anything of the first one is computed
-    together.run({name: partial(_run_stage, verb, stage_name, own, together) for name, own in members.items()})
+    with ExitStack() as held:
+        StageCLI(verb, stage_name, arguments[1:], held)
     return 0
 
 
@@ -279,42 +257,8 @@ def check(arguments: Sequence[str]) -> None:
     """
     logs.quiet_libraries()
     verb, stage_name = arguments[0], find_stage(arguments[0], arguments[1:])
-    members = _members(stage_name, arguments)
-    _check_stages(verb, stage_name, members, Together(list(members)) if len(members) > 1 else None)
-
-
-def _run_stage(verb: str, stage_name: str, arguments: Sequence[str], together: Together | None = None) -> None:
-    with ExitStack() as held:
-        StageCLI(verb, stage_name, arguments, held, together=together)
-
-
-def _check_stages(
-    verb: str, stage_name: str, members: Mapping[str, Sequence[str]], together: Together | None = None
-) -> None:
-    for own in members.values():
-        with suppress(Checked), ExitStack() as held:
-            StageCLI(verb, stage_name, own, held, together=together, only_check=True)
-
-
-def _members(stage_name: str, arguments: Sequence[str]) -> dict[str, list[str]]:
-    """Return the objectives that `--objective` joins by a plus, each with the options of a command of its own.
-
-    Where it names one, or the stage has no folder an objective, the one command is as it was given.
-
-    Raises:
-        UsageError: an objective appears twice.
-    """
-    options = list(arguments[1:])
-    at = next((index for index, word in enumerate(options) if word.partition("=")[0] == OBJECTIVE), None)
-    if at is None or arguments[0] != "fit" or not joins_objectives(stage_name):
-        return {"": options}
-    inline = "=" in options[at]
-    value = options[at].partition("=")[2] if inline else "".join(options[at + 1 : at + 2])
-    names = value.split("+")
-    if len(set(names)) < len(names):
-        raise UsageError(f"{OBJECTIVE} {value}: an objective appears twice")
-    behind = options[at + (1 if inline else 2) :]
-    return {name: [*options[:at], f"{OBJECTIVE}={name}", *behind] for name in names}
+    with suppress(Checked), ExitStack() as held:
+        StageCLI(verb, stage_name, arguments[1:], held, only_check=True)
 
 
 def find_stage(verb: str, arguments: Sequence[str]) -> str:

@@ -66,8 +66,6 @@ def _check_places(recipe: Recipe) -> None:
         raise SettingError("compile", "layers that device_map spreads over devices are not compiled")
     if recipe.quantize and recipe.compat.merged_reference:
         raise SettingError("quantize", "compat.merged_reference merges into the base's weights, which are in four bits")
-    if recipe.quantize and recipe.align == "together":
-        raise SettingError("quantize", "align: together shares weights that are not quantized; align: one_by_one")
 
 
 def _check_comparison(recipe: Recipe) -> None:

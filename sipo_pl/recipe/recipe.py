@@ -122,7 +122,6 @@ class Recipe:
         rounds: rounds of self-improvement, from sampling to re-alignment
         round: the round that a stage's command is of
         methods: methods to be compared on the recipe's data, see `methods.METHODS`; SIPO alone where empty
-        align: whether the objectives are aligned, and re-aligned, one by one or together in one pass; same results
         compile: on a GPU, compile the layers that decode, score and train: slower to start, then up to a third faster,
             and twice as fast in short steps of fits
         quantize: 4bit keeps the base model's linear weights in four bits (QLoRA), with bitsandbytes
@@ -150,7 +149,6 @@ class Recipe:
     rounds: int = 1
     round: int = 1
     methods: list[str] = field(default_factory=list)
-    align: Literal["one_by_one", "together"] = "one_by_one"
     compile: bool = False
     quantize: Literal["4bit"] | None = None
     device_map: Literal["auto"] | dict[str, int | str] | None = None

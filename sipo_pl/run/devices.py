@@ -9,24 +9,23 @@ from sipo_pl.recipe.graph.round import Node
 VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
 
 
-def next_pass(waiting: Sequence[Sequence[Node]], running: Iterable[Sequence[Node]]) -> int | None:
-    """Return the index of the first of the waiting passes that may begin now; None where all must wait.
+def next_stage(waiting: Sequence[Node], running: Iterable[Node]) -> int | None:
+    """Return the index of the first of the waiting stages that may begin now; None where all must wait.
 
     Fits overtake and accompany one another where none reads what the other makes. Any other stage waits for all before
     it, and has the devices to itself.
 
     Args:
-        waiting: passes in their order, see `round_graph.passes`.
+        waiting: stages in their order.
         running: those under way.
     """
-    ahead = [node for nodes in running for node in nodes]
-    for index, nodes in enumerate(waiting):
-        if ahead and any(node.verb != "fit" for node in (*ahead, *nodes)):
+    ahead = list(running)
+    for index, node in enumerate(waiting):
+        if ahead and any(one.verb != "fit" for one in (*ahead, node)):
             return None
-        needed = {name for node in nodes for name in node.inputs}
-        if not needed & {node.name for node in ahead}:
+        if not set(node.inputs) & {one.name for one in ahead}:
             return index
-        ahead += nodes
+        ahead.append(node)
     return None
 
 

@@ -13,10 +13,10 @@ from typing import Any
 from sipo_pl.messages import logs
 from sipo_pl.messages.exit_codes import DONE, RESUMABLE
 from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
-from sipo_pl.recipe.graph.round import Node, as_one, passes
+from sipo_pl.recipe.graph.round import Node
 from sipo_pl.recipe.graph.run import build_graph, check_inputs, choose
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.run.devices import lane_environments, next_pass, visible_gpus
+from sipo_pl.run.devices import lane_environments, next_stage, visible_gpus
 from sipo_pl.run.stage_process import StageProcess, check_stages, handing_on
 from sipo_pl.run.stage_request import REQUEST, is_complete, request_of
 from sipo_pl.storage.artifacts import Manifest, lock, read_json, write_json
@@ -65,9 +65,8 @@ def run(
     graph = build_graph(recipe)
     nodes = choose(graph, only, first, until)
     check_inputs(nodes, graph, recipe)
-    planned = [as_one(one) for one in passes(nodes, recipe)]
     if dry_run:
-        for node in planned:
+        for node in nodes:
             print(f"# {node.name}\nsipo_pl {shlex.join(command(node, recipe_name, overrides))}")
         return 0
     if estimate is not None:
@@ -94,17 +93,17 @@ def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
 
 @dataclass(frozen=True)
 class Running:
-    """Stages that one command makes, under way.
+    """A stage under way.
 
     Args:
-        nodes: the stages
-        words: the command, after the program's name
+        node: the stage
+        words: its command, after the program's name
         process: its process
         lane: index of the devices that it has
         since: when it began
     """
 
-    nodes: Sequence[Node]
+    node: Node
     words: list[str]
     process: StageProcess
     lane: int
@@ -148,18 +147,17 @@ class Runner:
                 again = f"`sipo_pl {shlex.join(self._command(node))} --overwrite`"
                 manifest.check(self.run_dir / node.name, again)
         # one of each config is enough, and one of a later round, whose policies may stand on other base models
-        planned = [as_one(one) for one in passes(waiting, self.recipe)]
-        commands = {(node.config, node.round > 1): self._command(node) for node in reversed(planned)}
+        commands = {(node.config, node.round > 1): self._command(node) for node in reversed(waiting)}
         if waiting and (code := check_stages(list(reversed(commands.values())))):
             log.error("nothing was run")
             return code
-        code = self._run_passes(passes(self.nodes, self.recipe))
+        code = self._run_stages(list(self.nodes))
         if code == DONE:
             _say_end(self.recipe)
         return code
 
-    def _run_passes(self, waiting: list[list[Node]]) -> int:
-        """Run all passes, as many at once as there are lanes; the first that fails ends the others resumably."""
+    def _run_stages(self, waiting: list[Node]) -> int:
+        """Run all stages, as many at once as there are lanes; the first that fails ends the others resumably."""
         running: list[Running] = []
         code = DONE
 
@@ -170,18 +168,18 @@ class Runner:
         with handing_on(ask) as handed:
             while True:
                 while code == DONE and len(running) < len(self.lanes):
-                    index = next_pass(waiting, [one.nodes for one in running])
+                    index = next_stage(waiting, [one.node for one in running])
                     if index is None:
                         break
-                    left = self._announce(waiting.pop(index))
-                    if not left:
+                    node = waiting.pop(index)
+                    if not self._announce(node):
                         continue
                     reason = signal.Signals(handed[-1]).name if handed else self.stopping.reason
                     if reason:
-                        log.info("stopped by %s before %s; the same `run` goes on from here", reason, left[0].name)
+                        log.info("stopped by %s before %s; the same `run` goes on from here", reason, node.name)
                         code = RESUMABLE
                         break
-                    running.append(self._start(left, min(self._free_lanes(running))))
+                    running.append(self._start(node, min(self._free_lanes(running))))
                     if handed:  # while it began
                         ask(handed[-1])
                 if not running:
@@ -196,29 +194,26 @@ class Runner:
     def _free_lanes(self, running: Sequence[Running]) -> set[int]:
         return set(range(len(self.lanes))) - {one.lane for one in running}
 
-    def _announce(self, nodes: Sequence[Node]) -> list[Node]:
-        """Say of stages that one command makes which of them are complete; return the others."""
-        left = [node for node in nodes if self._waits(node)]
-        for node in nodes:
-            said = "" if node in left else ": complete"
-            log.info("[%d/%d] %s%s", self.nodes.index(node) + 1, len(self.nodes), node.name, said)
-        return left
+    def _announce(self, node: Node) -> bool:
+        """Say which stage comes next; return whether it is to be run, as it is not complete."""
+        waits = self._waits(node)
+        said = "" if waits else ": complete"
+        log.info("[%d/%d] %s%s", self.nodes.index(node) + 1, len(self.nodes), node.name, said)
+        return waits
 
-    def _start(self, nodes: Sequence[Node], lane: int) -> Running:
-        node = as_one(nodes)
+    def _start(self, node: Node, lane: int) -> Running:
         words = self._command(node)
         log.debug("sipo_pl %s", shlex.join(words))
         beside = len(self.lanes) > 1 and node.verb == "fit"
         environment = {**self.lanes[lane], logs.LABEL_VARIABLE: node.name} if beside else {}
         again = ["--overwrite"] if self.overwrite else []
-        return Running(nodes, words, StageProcess([*words, *again], environment), lane, time.monotonic())
+        return Running(node, words, StageProcess([*words, *again], environment), lane, time.monotonic())
 
     def _end(self, one: Running) -> int:
-        """Note what became of stages that one command made; return its exit code."""
-        code, name = one.process.code, as_one(one.nodes).name
+        """Note what became of a stage; return its exit code."""
+        code, name = one.process.code, one.node.name
         assert code is not None
-        for node in one.nodes:
-            self.timings.add(node.name, (time.monotonic() - one.since) / len(one.nodes))
+        self.timings.add(name, time.monotonic() - one.since)
         if code == RESUMABLE:
             log.info("stopped in %s; the same `run` goes on from here", name)
             return code
@@ -228,9 +223,8 @@ class Runner:
             log.error("%s ended with exit code %d; its command: sipo_pl %s", name, code, shlex.join(one.words))
             log.error("log: %s; the same `run` goes on from here", self.run_dir / "run.log")
             return code
-        for node in one.nodes:
-            # inputs are asked again: the stage may have been what made one of them complete
-            write_json(self.run_dir / node.name / REQUEST, self._request(node))
+        # inputs are asked again: the stage may have been what made one of them complete
+        write_json(self.run_dir / name / REQUEST, self._request(one.node))
         return DONE
 
     def _command(self, node: Node) -> list[str]:

@@ -94,7 +94,6 @@ class StageRun:
         settings: the resolved config of the stage
         overwrite: remove what the folder holds
         held: takes the lock of the folder, and frees it when it is closed
-        stopping: what may ask it to stop, with the stages beside it; its own where not given
     """
 
     def __init__(
@@ -106,11 +105,10 @@ class StageRun:
         settings: Mapping[str, Any],
         overwrite: bool,
         held: ExitStack,
-        stopping: Stopping | None = None,
     ) -> None:
         self.stage, self.recipe, self.model, self.data = stage, recipe, model, data
         self.folder = recipe.layout.stage(stage)
-        self.stopping = stopping or Stopping(recipe.layout.run_dir)
+        self.stopping = Stopping(recipe.layout.run_dir)
         if ranks.is_first():
             held.enter_context(lock(self.folder))
         inputs = {**getattr(data, "inputs", {}), **model.inputs}

@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import signal
-import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -35,13 +34,9 @@ class Stopping:
     def listen(self, border: str) -> None:
         """Take the signals from now on: the first is a reason to stop at the next border, a second stops at once.
 
-        They come to the main thread alone, which listens for fits in threads of their own.
-
         Args:
             border: what ends there, such as step.
         """
-        if threading.current_thread() is not threading.main_thread():
-            return
         self._border = border
         for number in SIGNALS:
             signal.signal(number, self._receive)

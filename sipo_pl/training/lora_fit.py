@@ -1,10 +1,10 @@
 """What fits of adapters share: LoRA ranks in training over a frozen base, and their checkpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any
 
 import torch
 from jsonargparse.typing import PositiveInt
@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from sipo_pl.engine.logprobs.chunked_backward import summed_over
 from sipo_pl.engine.logprobs.cuda_graphs import AdapterLogps
-from sipo_pl.engine.logprobs.joined import Forward
 from sipo_pl.engine.logprobs.packed_sequences import packed_length
 from sipo_pl.engine.logprobs.token_budget import tokens_at_once
 from sipo_pl.engine.lora.adapters import Factors, check_fit, concatenate, read_adapter, trained_factors, write_adapter
@@ -68,20 +67,6 @@ class Forwards:
     graphs: bool = True
 
 
-class Company(Protocol):
-    """Fits that train together."""
-
-    @property
-    def size(self) -> int:
-        """Return how many they are."""
-
-    def base(self, base_model: str, dtype: Literal["float32", "bfloat16"]) -> PreTrainedModel:
-        """Return a base model whose weights all of them share."""
-
-    def sum_of(self, fit: "LoRAFit", forwards: Sequence[Forward]) -> Tensor:
-        """Return the sum of the losses of a fit's forwards, computed with those of the others."""
-
-
 class LoRAFit(Fit):
     """Trains LoRA ranks over a frozen base, on top of a frozen adapter where there is one.
 
@@ -101,7 +86,6 @@ class LoRAFit(Fit):
         self.lora, self.forwards = lora, forwards
         self.model: torch.nn.Module | None = None
         self.stack: LoRAStack
-        self.company: Company | None = None
 
     @property
     def first_adapter(self) -> Path | None:
@@ -144,8 +128,7 @@ class LoRAFit(Fit):
         """Return the tokens of one forward; None where all of a micro-batch must be in one."""
         if self.is_sharded:
             return None  # ZeRO-3 knows gradients of one backward pass alone
-        given, sharers = self.forwards.batch_tokens, self.company.size if self.company else 1
-        return given or max(1, tokens_at_once(self.stack.model, self.forwards.checkpointing) // sharers)
+        return self.forwards.batch_tokens or tokens_at_once(self.stack.model, self.forwards.checkpointing)
 
     def check_budget(self, rows: Mapping[str, Sequence[Encoded]]) -> None:
         """Raise UserError where a pair or a row, by its id, is longer than the token budget that the config gives."""
@@ -157,43 +140,15 @@ class LoRAFit(Fit):
                     "a larger budget holds it, and a smaller data.max_length leaves it out"
                 )
 
-    def sum_of(self, forwards: Sequence[Forward]) -> Tensor:
-        """Return the sum of the losses of several forwards, computed with those of the fits that train together."""
-        return self.company.sum_of(self, forwards) if self.company else self.own_sum(forwards)
-
-    def own_sum(self, forwards: Sequence[Forward], *, at_once: bool = False) -> Tensor:
-        """Return the sum of the losses of several forwards, each differentiated before the next one begins.
-
-        Args:
-            forwards: of this fit.
-            at_once: differentiate a single one here too, and not in the backward pass.
-        """
-        losses = [partial(self._loss, one) for one in forwards]
+    def sum_of(self, losses: Sequence[Callable[[], Tensor]]) -> Tensor:
+        """Return the sum of the losses of several forwards, each differentiated before the next one begins."""
         # to touch divided ranks outside of their layers would gather them, at times and not at others
-        return summed_over(losses, [] if self.is_sharded else self.stack.trained, at_once=at_once)
-
-    def replays(self, forwards: Sequence[Forward]) -> bool:
-        """Return whether each of several forwards is to be replayed as a CUDA graph."""
-        return all(self._logps.replays(packed_length(one.rows), self.device) for one in forwards)
-
-    def _loss(self, forward: Forward) -> Tensor:
-        return forward.loss(self.packed_logps(forward.rows))
-
-    def cpu(self) -> Self:
-        """Move to the CPU; the ranks alone where other fits may go on over the same base."""
-        if self.company is None:
-            return super().cpu()
-        for rank in self.stack.trained if self.model is not None else ():
-            rank.data = rank.data.cpu()
-        return self
+        return summed_over(losses, [] if self.is_sharded else self.stack.trained)
 
     def load_frozen(self) -> tuple[PreTrainedModel, Factors]:
         """Return the frozen model under the ranks in training, and the frozen adapter that is stacked over it."""
         first = read_adapter(self.first_adapter).factors if self.first_adapter else {}
-        if self.company:
-            model = self.company.base(self.base_model, self.recipe.dtype)
-        else:
-            model = load_base(self.base_model, self.recipe.dtype, quantize=self.recipe.quantize)
+        model = load_base(self.base_model, self.recipe.dtype, quantize=self.recipe.quantize)
         if self.first_adapter:
             check_fit(self.first_adapter, first, model)
         return model, first

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 
 from sipo_pl.data.datamodules.preference_data import PreferenceData
 from sipo_pl.data.loader import FrozenValues, PairBatch, RowKey, row_key
-from sipo_pl.engine.logprobs.joined import Forward
 from sipo_pl.engine.logprobs.reference_cache import Devices, ReferenceCache, reference_logps
 from sipo_pl.engine.logprobs.token_budget import forwards_of
 from sipo_pl.engine.lora.adapters import WEIGHTS_FILE, check_fit, read_adapter
@@ -168,12 +167,8 @@ class PreferenceModule(LoRAFit):
             )
 
     def forward(self, batch: PairBatch) -> PairLogps:
-        """Return the log-probabilities of pairs that one forward holds."""
-        return self.pair_logps(batch, self.packed_logps(batch.rows))
-
-    def pair_logps(self, batch: PairBatch, logps: Tensor) -> PairLogps:
-        """Return what a loss reads of pairs whose rows have the log-probabilities `logps`, (2 P,), under the policy."""
-        policy_chosen, policy_rejected = logps.chunk(2)
+        """Return what a loss reads of pairs that one forward holds."""
+        policy_chosen, policy_rejected = self.packed_logps(batch.rows).chunk(2)
         reference_chosen, reference_rejected = batch.reference_logps.chunk(2)
         lengths = torch.tensor([chosen.response_length for chosen, _ in batch.pairs], device=self.device)
         if self.recipe.compat.padded_nll:
@@ -195,13 +190,13 @@ class PreferenceModule(LoRAFit):
         """Return the sum of the losses of a micro-batch's pairs, and log their means."""
         metrics: list[dict[str, Tensor]] = []
 
-        def loss_of(part: PairBatch, found: Tensor) -> Tensor:
-            logps = self.pair_logps(part, found)
+        def loss_of(part: PairBatch) -> Tensor:
+            logps = self.forward(part)  # a call would run hooks that are for a whole step
             output = self.loss(logps, self.context)
             metrics.append(pair_metrics(logps, output))
             return output.losses.sum()
 
-        total = self.sum_of([Forward(part.rows, partial(loss_of, part)) for part in self.parts(batch)])
+        total = self.sum_of([partial(loss_of, part) for part in self.parts(batch)])
         self.report(metrics, batch, prefix)
         return total
 

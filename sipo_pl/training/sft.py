@@ -1,6 +1,8 @@
 """Supervised fine-tuning: the base model learns the responses of the data before anything is preferred."""
 
 import logging
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,10 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from sipo_pl.data.datamodules.sft_data import SFTBatch
-from sipo_pl.engine.logprobs.joined import Forward
 from sipo_pl.engine.logprobs.token_budget import forwards_of
 from sipo_pl.engine.models.merge import merge_adapter
 from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.text.templates import Encoded
 from sipo_pl.training.lora_fit import Forwards, LoRAFit, LoRASettings
 
 log = logging.getLogger("sipo_pl")
@@ -65,10 +67,13 @@ class SFT(LoRAFit):
     def _step(self, batch: SFTBatch, prefix: str) -> Tensor:
         """Return the sum of the losses of a micro-batch's tokens, and log their mean."""
         parts = forwards_of([[row] for row in batch.rows], self.budget())
-        total = self.sum_of([Forward([batch.rows[index] for index in part], _nll) for part in parts])
+        total = self.sum_of([partial(self._nll, [batch.rows[index] for index in part]) for part in parts])
         tokens = sum(row.response_length for row in batch.rows)
         self.log_means({"loss": total}, tokens, batch, prefix)
         return total
+
+    def _nll(self, rows: Sequence[Encoded]) -> Tensor:
+        return -self.packed_logps(rows).sum()
 
     def write(self, folder: Path) -> list[Path]:
         made = super().write(folder)
@@ -82,7 +87,3 @@ class SFT(LoRAFit):
         # neither objectives nor beta have a part in it
         unused = ("objectives", "beta", "divergence")
         return {key: value for key, value in super().recipe_keys.items() if key not in unused}
-
-
-def _nll(logps: Tensor) -> Tensor:
-    return -logps.sum()

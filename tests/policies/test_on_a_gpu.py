@@ -176,10 +176,10 @@ def test_graphs_give_the_values_and_gradients_of_single_launches(
 def test_graphs_give_what_padded_rows_give(trained: LoRAStack) -> None:
     graphed, _ = ways_of(trained)
     for rows in BATCHES:
-        found, inputs = graphed(rows), padded(pack([rows]))
+        found, inputs = graphed(rows), padded(pack(rows))
         with attend_along(trained.model, NAME):
             numbers = [one.to(CUDA) for one in _numbers_of(inputs)]
-            expected = _distinct_logps(trained.model, numbers, size_of(inputs))[inputs.places[0].to(CUDA)]
+            expected = _distinct_logps(trained.model, numbers, size_of(inputs))[inputs.places.to(CUDA)]
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
         gradients = [torch.autograd.grad(one.sum(), trained.trained) for one in (found, expected)]
         assert_alike(*gradients, share=2**-6)  # atomic additions come in any order, each rounded to 2**-8

@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 from sipo_pl.engine.decoding.attention import attend_along
 from sipo_pl.engine.logprobs import response_logprobs as logprobs
 from sipo_pl.engine.logprobs.chunked_backward import summed_over
-from sipo_pl.engine.logprobs.joined import Forward, joined_sums, twin
 from sipo_pl.engine.logprobs.packed_attention import NAME, _SharedKeys, span_lengths
 from sipo_pl.engine.logprobs.packed_sequences import Layout, Span, pack, packed_length, packed_logps
 from sipo_pl.engine.logprobs.response_logprobs import response_logps
@@ -52,7 +51,7 @@ def stack_of(family: str = "Llama", rank: int = 4, model: PreTrainedModel | None
 
 def packed(stack: LoRAStack, rows: Sequence[Encoded]) -> Tensor:
     with attend_along(stack.model, NAME):
-        return packed_logps(stack.model, pack([rows]))[0]
+        return packed_logps(stack.model, pack(rows))
 
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
@@ -65,11 +64,11 @@ def weighted(logps: Tensor) -> Tensor:
 
 
 def test_prompts_and_equal_rows_are_packed_once() -> None:
-    found = pack([ROWS])
+    found = pack(ROWS)
     assert found.input_ids.shape == (1, 11 + 8 + 13 + 2 + 0 + 4 + 8 - 1)
     assert packed_length(ROWS) == 45
     assert found.distinct == 5
-    assert found.places[0].tolist() == [0, 1, 2, 3, 0, 4]
+    assert found.places.tolist() == [0, 1, 2, 3, 0, 4]
     spans = [Span(0, 19, 0, 0), Span(19, 32, 0, 11), Span(32, 34, 32, 0), Span(34, 38, 32, 2), Span(38, 45, 38, 0)]
     assert found.layout.spans == (tuple(spans),)
     assert found.positions[0, 19:32].tolist() == list(range(11, 24))
@@ -86,35 +85,6 @@ def test_packed_rows_have_the_values_and_gradients_of_padded_ones(family: str) -
     assert max(float(one.abs().max()) for one in expected) > 0.1
     for ours, theirs in zip(torch.autograd.grad(weighted(found), stack.trained), expected, strict=True):
         assert_same(ours, theirs)
-
-
-@pytest.mark.parametrize("again", [False, True])
-def test_adapters_in_one_pass_are_each_alone(again: bool) -> None:
-    """Three adapters over one base, of other ranks, with forwards of other numbers and rows; one has frozen ranks."""
-    base = tiny_family("Llama")
-    stacks = [stack_of(rank=rank, model=twin(base)) for rank in (4, 2, 3)]
-    for one in stacks:
-        assert one.model.get_input_embeddings().weight is base.get_input_embeddings().weight
-    with torch.no_grad():
-        stacks[2].stack([{name: (layer.lora_A[0], -layer.lora_B[0]) for name, layer in stacks[0].layers.items()}])
-    forwards = [[ROWS], [ROWS[1:3], ROWS[:2], ROWS[3:]], [ROWS[3:], ROWS[1:3]]]
-    plain = [
-        sum(weighted(response_logps(stack.model, collate(rows))) for rows in of)
-        for stack, of in zip(stacks, forwards, strict=True)
-    ]
-    expected = [torch.autograd.grad(total, stack.trained) for total, stack in zip(plain, stacks, strict=True)]
-    if again:
-        for one in stacks:
-            checkpoint_layers(one.model)
-    found = joined_sums(stacks, [[Forward(rows, weighted) for rows in of] for of in forwards])
-    with torch.no_grad():
-        values = joined_sums(stacks, [[Forward(rows, weighted) for rows in of] for of in forwards])
-    for k, stack in enumerate(stacks):
-        torch.testing.assert_close(found[k], plain[k], **CLOSE)
-        torch.testing.assert_close(values[k], plain[k], **CLOSE)
-        (2 * found[k]).backward()
-        for one, theirs in zip(stack.trained, expected[k], strict=True):
-            assert_same(one.grad, 2 * theirs)
 
 
 def test_computing_layers_again_changes_no_gradient() -> None:
@@ -183,7 +153,7 @@ def test_several_forwards_have_the_gradient_of_one(budget: int | None) -> None:
 
 def test_what_flash_attention_is_told_is_the_attention_of_the_spans() -> None:
     """The sequences of a layout, attended to one by one as its kernel defines them: causal from the lower right."""
-    layout: Layout = pack([ROWS, ROWS[1:4]]).layout
+    layout: Layout = pack(ROWS).layout
     tokens = layout.length
     found = span_lengths(layout, torch.device("cpu"))
     k, v = torch.randn(2, tokens, 1, 8, dtype=torch.double).unbind()

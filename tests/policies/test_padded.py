@@ -71,10 +71,10 @@ def _flash(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def logps_padded(stack: LoRAStack, rows: Sequence[Encoded]) -> Tensor:
-    plain = pack([rows])
+    plain = pack(rows)
     inputs = padded(plain)
     with attend_along(stack.model, NAME):
-        return _distinct_logps(stack.model, _numbers_of(inputs), size_of(inputs))[plain.places[0]]
+        return _distinct_logps(stack.model, _numbers_of(inputs), size_of(inputs))[plain.places]
 
 
 @pytest.mark.usefixtures("_flash")
@@ -85,7 +85,7 @@ def test_padding_changes_no_value_and_no_gradient(rows: list[Encoded], family: s
     slopes = torch.linspace(-1, 2, len(rows))
     found = logps_padded(stack, rows)
     with attend_along(stack.model, NAME):
-        expected = packed_logps(stack.model, pack([rows]))[0]
+        expected = packed_logps(stack.model, pack(rows))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-4)
     both = [torch.autograd.grad((one * slopes).sum(), stack.trained) for one in (found, expected)]
     assert max(float(one.abs().max()) for one in both[1]) > 0
@@ -99,13 +99,13 @@ def test_the_emulated_attention_is_that_of_the_spans(monkeypatch: pytest.MonkeyP
     found = weighted(logps_padded(stack, ROWS))
     monkeypatch.undo()
     with attend_along(stack.model, NAME):
-        expected = weighted(packed_logps(stack.model, pack([ROWS]))[0])
+        expected = weighted(packed_logps(stack.model, pack(ROWS)))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", SETS.values(), ids=SETS)
 def test_sizes_are_rounded_up_and_few(rows: list[Encoded]) -> None:
-    plain = pack([rows])
+    plain = pack(rows)
     inputs = padded(plain)
     size = size_of(inputs)
     length = plain.layout.length
@@ -133,4 +133,4 @@ def test_lengths_of_an_octave_have_eight_sizes() -> None:
 
 
 def _one(length: int) -> Packed:
-    return pack([[Encoded([*range(length), 0], 1)]])
+    return pack([Encoded([*range(length), 0], 1)])

@@ -56,7 +56,6 @@ def test_layers_on_another_device_see_the_same_keys() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"quantize": "4bit", "align": "together"}, "align: together shares weights that are not quantized"),
         ({"quantize": "4bit", "compat.merged_reference": "true"}, "which are in four bits"),
         ({"device_map": "auto", "compile": "true"}, "layers that device_map spreads over devices are not compiled"),
     ],

@@ -55,18 +55,18 @@ class AdapterLogps:
 
     def __call__(self, rows: Sequence[Encoded], device: torch.device) -> Tensor:
         """Return log pi(response | prompt) of rows, (rows,), float32, on a device, in one forward."""
-        packed = pack([rows])
-        if self.replays(packed.layout.length, device):
+        packed = pack(rows)
+        if self._replays(packed.layout.length, device):
             inputs = padded(packed)
             numbers = _numbers_of(inputs)
             pair = self._pair(size_of(inputs), numbers)
             if pair is not None:
                 logps: Tensor = _Replayed.apply(self, pair, torch.cat(numbers), *self.stack.trained)
-                return logps.index_select(0, packed.places[0].pin_memory().to(device, non_blocking=True))
+                return logps.index_select(0, packed.places.pin_memory().to(device, non_blocking=True))
         with attend_along(self.stack.model, NAME):
-            return packed_logps(self.stack.model, packed.to(device))[0]
+            return packed_logps(self.stack.model, packed.to(device))
 
-    def replays(self, tokens: int, device: torch.device) -> bool:
+    def _replays(self, tokens: int, device: torch.device) -> bool:
         """Return whether a forward of so many tokens, packed, is to be replayed."""
         if not self.graphs or device.type != "cuda" or not torch.is_grad_enabled() or torch.is_autocast_enabled("cuda"):
             return False
@@ -212,7 +212,8 @@ def _distinct_logps(model: PreTrainedModel, numbers: Sequence[Tensor], size: Siz
     ids, positions, sources, targets, owners, queries, keys, *shared = numbers
     lengths = SpanLengths(queries.int(), keys.int(), size.longest, size.longest, *shared)
     layout = known_layout(size.tokens, lengths)
-    rows = Packed(ids[None], positions[None], sources, targets, owners, (), (size.tokens,), size.spans, layout)
+    unread = owners[:0]  # a graph gives the distinct rows
+    rows = Packed(ids[None], positions[None], sources, targets, owners, unread, size.spans, layout)
     return distinct_logps(model, rows)
 
 

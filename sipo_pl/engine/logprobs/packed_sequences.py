@@ -1,13 +1,13 @@
-"""Rows packed into one sequence: a prompt once, its responses behind it, the rows of the next adapter, and no padding.
+"""Rows packed into one sequence: a prompt once, its responses behind it, the next prompt, and no padding.
 
-What rows of an adapter share is computed once, forward and backward: the prompt of chosen and rejected, and a response
+What rows share is computed once, forward and backward: the prompt of chosen and rejected, and a response
 that stands in several pairs. Linear layers see the tokens of all rows as one; `packed_attention` keeps the rows apart.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count, pairwise
+from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -90,16 +90,15 @@ class Layout:
 
 
 class Packed(NamedTuple):
-    """Rows of K adapters, packed.
+    """Rows of one adapter, packed.
 
     Args:
-        input_ids: (1, tokens), int64, those of the first adapter before those of the second
+        input_ids: (1, tokens), int64
         positions: (1, tokens), int64, of each token in its row
         sources: (n,), int64, where in the sequence each response token is predicted
         targets: (n,), int64, the response tokens
         owners: (n,), int64, the distinct row that each belongs to
-        places: of the rows of each adapter, in their order, which distinct row each is
-        lengths: tokens of each adapter
+        places: (rows,), int64, which distinct row each row is
         distinct: number of distinct rows
         layout: for attention
     """
@@ -109,8 +108,7 @@ class Packed(NamedTuple):
     sources: Tensor
     targets: Tensor
     owners: Tensor
-    places: tuple[Tensor, ...]
-    lengths: tuple[int, ...]
+    places: Tensor
     distinct: int
     layout: Layout
 
@@ -122,36 +120,29 @@ class Packed(NamedTuple):
             sources=self.sources.to(device),
             targets=self.targets.to(device),
             owners=self.owners.to(device),
-            places=tuple(one.to(device) for one in self.places),
+            places=self.places.to(device),
         )
 
 
-def pack(groups: Sequence[Sequence[Encoded]]) -> Packed:
-    """Pack the rows of K adapters; rows of one adapter that share a prompt, or are equal, are computed together.
-
-    Args:
-        groups: the rows of each adapter, none of them without rows.
-    """
-    made, places, ends = _Sequence(), [], [0]
-    for rows in groups:
-        places.append(torch.tensor(made.take(rows)))
-        ends.append(len(made.ids))
+def pack(rows: Sequence[Encoded]) -> Packed:
+    """Pack rows, at least one; those that share a prompt, or are equal, are computed together."""
+    made = _Sequence()
+    places = torch.tensor(made.take(rows))
     ids, positions, sources, targets, lengths = (
         torch.tensor(one) for one in (made.ids, made.positions, made.sources, made.targets, made.lengths)
     )
     owners = torch.arange(len(lengths)).repeat_interleave(lengths)
     layout = Layout(len(made.ids), (tuple(made.spans),))
-    tokens = tuple(stop - start for start, stop in pairwise(ends))
-    return Packed(ids[None], positions[None], sources, targets, owners, tuple(places), tokens, len(lengths), layout)
+    return Packed(ids[None], positions[None], sources, targets, owners, places, len(lengths), layout)
 
 
 def packed_length(rows: Iterable[Encoded]) -> int:
-    """Return the tokens that the rows of one adapter take when they are packed."""
+    """Return the tokens that rows take when they are packed."""
     return added_length(rows, set())
 
 
 def added_length(rows: Iterable[Encoded], there: set[Hashable]) -> int:
-    """Return the tokens that rows add to packed ones of the same adapter.
+    """Return the tokens that rows add to packed ones.
 
     Args:
         rows: prompts with responses.
@@ -170,18 +161,14 @@ def added_length(rows: Iterable[Encoded], there: set[Hashable]) -> int:
     return added
 
 
-def packed_logps(model: PreTrainedModel, packed: Packed) -> list[Tensor]:
-    """Return log pi_k(response | prompt) of the rows of each adapter, summed over response tokens.
+def packed_logps(model: PreTrainedModel, packed: Packed) -> Tensor:
+    """Return log pi(response | prompt) of rows, summed over response tokens, (rows,), float32.
 
     Args:
-        model: attends by `packed_attention`; its stack's active adapters are those of the sequences.
+        model: attends by `packed_attention`.
         packed: rows, on the model's device.
-
-    Returns:
-        For each adapter (rows,), float32.
     """
-    rows = distinct_logps(model, packed)
-    return [rows[places] for places in packed.places]
+    return distinct_logps(model, packed)[packed.places]
 
 
 def distinct_logps(model: PreTrainedModel, packed: Packed) -> Tensor:
@@ -216,13 +203,13 @@ class _Sequence:
         self.lengths: list[int] = []  # response tokens of each distinct row
 
     def take(self, rows: Sequence[Encoded]) -> list[int]:
-        """Add the rows of an adapter; return which distinct row each of them is."""
-        trees, first = _trees(rows), len(self.lengths)
+        """Add rows; return which distinct row each of them is."""
+        trees = _trees(rows)
         for prompt, responses in trees.items():
             self._add(prompt, list(responses))
         borders = [max(1, row.prompt_length) for row in rows]
         return [
-            first + trees[tuple(row.input_ids[:border])][tuple(row.input_ids[border:])]
+            trees[tuple(row.input_ids[:border])][tuple(row.input_ids[border:])]
             for row, border in zip(rows, borders, strict=True)
         ]
 

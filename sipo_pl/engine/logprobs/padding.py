@@ -34,7 +34,7 @@ class Size(NamedTuple):
 
 
 def padded(packed: Packed) -> Packed:
-    """Return rows of one adapter, padded.
+    """Return packed rows, padded.
 
     Tokens grow by one at least, and by an eighth at most where there are a thousand or more. What costs little is
     rounded up more coarsely, so that it makes few sizes.
@@ -45,8 +45,7 @@ def padded(packed: Packed) -> Packed:
     Returns:
         The same with a longer sequence, and more targets, spans and distinct rows; `places` are as they were.
     """
-    (length,) = packed.lengths
-    spans = packed.layout.flat
+    length, spans = packed.layout.length, packed.layout.flat
     tokens = _geometric(length + 1)
     count = max(FEWEST, _power(1 + max(len(spans) + len(spans) // 8, packed.distinct)))
     copies = sum(span.depth for span in spans)
@@ -60,7 +59,6 @@ def padded(packed: Packed) -> Packed:
         sources=torch.cat([packed.sources, length + torch.arange(more_targets) % pads]),
         targets=F.pad(packed.targets, (0, more_targets)),
         owners=F.pad(packed.owners, (0, more_targets), value=count - 1),
-        lengths=(tokens,),
         distinct=count,
         layout=Layout(tokens, ((*spans, *idle),)),
     )

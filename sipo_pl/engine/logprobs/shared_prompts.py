@@ -20,7 +20,7 @@ def shared_prompt_logps(forward: GroupedForward, rows: Sequence[Encoded]) -> Ten
     Returns:
         (K, R), float32.
     """
-    packed = pack([rows]).to(forward.device)
+    packed = pack(rows).to(forward.device)
     states = forward.packed_states(packed)[:, packed.sources]
     logps = forward.token_logps(states, packed.targets)
-    return row_sums(logps, packed.owners, packed.distinct)[:, packed.places[0]]
+    return row_sums(logps, packed.owners, packed.distinct)[:, packed.places]

@@ -1,8 +1,7 @@
 """Stacked LoRA: K adapters over one base, applied in one forward (the heart of the engine).
 
 A batch is arranged as K groups of rows, one group per active adapter. Each target linear computes the base product once
-over all rows and adds the K low-rank terms by one batched product: y_k = W x_k + B_k A_k x_k. Fits that train together
-have a stack each, and groups of any lengths one behind the other, see `LoRAStack.joined`.
+over all rows and adds the K low-rank terms by one batched product: y_k = W x_k + B_k A_k x_k.
 """
 
 import contextlib
@@ -36,7 +35,6 @@ class LoRALinear(nn.Module):
         self.register_buffer("frozen_B", None, persistent=False)
         self.lora_A: nn.Parameter | None = None
         self.lora_B: nn.Parameter | None = None
-        self.joined: list[tuple[LoRALinear, Tensor]] = []  # whose adapters, and as many rows as each has tokens
         self.scale, self.dropout = 1.0, 0.0
         self.trained_on = True
         self.active: tuple[Tensor, Tensor] | None = None  # the frozen adapters in use, where they are not all
@@ -44,14 +42,6 @@ class LoRALinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (K * R, ..., in) to (K * R, ..., out), group k of the rows under active adapter k."""
         y = self.base(x)
-        if not self.joined:
-            return self.add(x, y)
-        lengths = [len(rows) for _, rows in self.joined]
-        parts = zip(self.joined, x.split(lengths, dim=1), y.split(lengths, dim=1), strict=True)
-        return torch.cat([layer.add(part, base) for (layer, _), part, base in parts], dim=1)
-
-    def add(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the base layer's output for x with the effect of this layer's adapters."""
         for a, b, scale, dropout in self._terms(y.dtype):
             seen = F.dropout(x, dropout) if dropout and self.training else x
             low = torch.bmm(seen.reshape(a.shape[0], -1, x.shape[-1]), a.mT)
@@ -179,24 +169,6 @@ class LoRAStack:
         finally:
             for name, layer in self.layers.items():
                 layer.active = before[name]
-
-    @contextlib.contextmanager
-    def joined(self, stacks: Sequence["LoRAStack"], lengths: Sequence[int]) -> Iterator[None]:
-        """Within the block, the tokens of a sequence are under the adapters of several stacks, one behind the other.
-
-        Args:
-            stacks: over the same layers of twins of one base.
-            lengths: tokens of each.
-        """
-        # sizes of tensors, as compiled layers would be compiled anew for each number
-        several = [(stack, torch.empty(length, 0)) for stack, length in zip(stacks, lengths, strict=True)]
-        for name, layer in self.layers.items():
-            layer.joined = [(stack.layers[name], rows) for stack, rows in several] if len(several) > 1 else []
-        try:
-            yield
-        finally:
-            for layer in self.layers.values():
-                layer.joined = []
 
     @contextlib.contextmanager
     def frozen(self, adapter: Mapping[str, tuple[Tensor, Tensor]]) -> Iterator[None]:

@@ -26,6 +26,10 @@ class ShippedConfigFile(ActionConfigFile):
 
 STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}  # of every parser
 OPTION_OF = {"first": "from"}  # a keyword of the language cannot name an argument
+# keys of a recipe that are no longer known -> the value that still means what is done, and what is said of any other
+REMOVED = {
+    "align": ("one_by_one", "together was removed; fits run one after another, or at once with `run --side_by_side 2`")
+}
 
 
 def build_parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
@@ -66,6 +70,7 @@ def parse(command: str, function: Callable[..., Any], options: list[str]) -> dic
 def add_recipe(parser: ArgumentParser) -> None:
     """Add the recipe's options to a parser, as `--recipe FILE` and `--recipe.KEY`."""
     parser.add_class_arguments(Recipe, "recipe", sub_configs=True, help="what all stages of a run share")
+    _add_removed(parser, "recipe.")
 
 
 def add_overwrite(parser: ArgumentParser) -> None:
@@ -83,19 +88,29 @@ def recipe_parser() -> ArgumentParser:
     parser = ArgumentParser(**STRICT)
     parser.add_argument("-c", "--config", action=ShippedConfigFile)
     parser.add_class_arguments(Recipe, None, sub_configs=True)
+    _add_removed(parser, "")
     return parser
+
+
+def _add_removed(parser: ArgumentParser, group: str) -> None:
+    """Add the keys of a recipe that earlier versions knew and wrote into configs; no help shows them."""
+    for key in REMOVED:
+        parser.add_argument(f"--{group}{key}", type=str, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def make_recipe(values: Namespace, find: Callable[[str], str]) -> Recipe:
     """Return the recipe that parsed values describe, checked.
 
     Args:
-        values: what a parser read.
+        values: what a parser read; a key that is no longer known is taken out.
         find: returns where a key of the recipe stands, for errors: the option, or file and line.
 
     Raises:
         UsageError: a recipe that cannot be right.
     """
+    for key, (kept, problem) in REMOVED.items():
+        if values.pop(key, kept) != kept:
+            raise UsageError(f"{find(key)}: {problem}")
     made = recipe_parser().instantiate(values)
     recipe = Recipe(**{key: value for key, value in vars(made).items() if key != "config"})
     try:

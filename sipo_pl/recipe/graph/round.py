@@ -1,11 +1,9 @@
 """A stage of a run as a node of its graph, and the nodes of a round of self-improvement."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 
 from sipo_pl.recipe.recipe import STAGES, Recipe, in_round, round_name
-from sipo_pl.registry import TRAINER_STAGES, joins_objectives
+from sipo_pl.registry import TRAINER_STAGES
 
 NEEDS = {  # a stage and the one without which it has nothing to do
     "measure-align": "evaluate-align",
@@ -44,27 +42,6 @@ class Node:
         if self.round == 1:
             return (self.name, self.switch)
         return (self.name, in_round(self.switch, self.round), round_name(self.round))
-
-
-def passes(nodes: Sequence[Node], recipe: Recipe) -> list[list[Node]]:
-    """Return stages in their order, those together that one command makes: the fits of all objectives, if so asked."""
-    if recipe.align == "one_by_one":
-        return [[node] for node in nodes]
-
-    def kind(numbered: tuple[int, Node]) -> tuple[str, int, int]:
-        number, node = numbered
-        return node.config, node.round, -1 if joins_objectives(node.config) else number
-
-    return [[node for _, node in together] for _, together in groupby(enumerate(nodes), kind)]
-
-
-def as_one(nodes: Sequence[Node]) -> Node:
-    """Return the node of the command that makes stages in one pass; of one stage, its own."""
-    if len(nodes) == 1:
-        return nodes[0]
-    (option, _, *rest), names = nodes[0].options, [node.options[1] for node in nodes]  # --objective NAME …
-    name = " + ".join(node.name for node in nodes)
-    return replace(nodes[0], name=name, options=(option, "+".join(names), *rest))
 
 
 def switches(recipe: Recipe) -> dict[str, bool]:
