@@ -8,17 +8,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sipo_pl.messages import logs
 from sipo_pl.messages.exit_codes import DONE, RESUMABLE
+from sipo_pl.recipe.config.files import RECIPE_FILE, find_config, has_file
 from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
 from sipo_pl.recipe.graph.round import Node
 from sipo_pl.recipe.graph.run import build_graph, check_inputs, choose
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.run.devices import lane_environments, next_stage, visible_gpus
-from sipo_pl.run.stage_process import StageProcess, check_stages, handing_on
-from sipo_pl.run.stage_request import REQUEST, is_complete, request_of
+from sipo_pl.run.stage_check import Outlook
+from sipo_pl.run.stage_process import Question, StageProcess, handing_on, look_ahead
 from sipo_pl.storage.artifacts import Manifest, lock, read_json, write_json
 from sipo_pl.storage.stopping import Stopping
 
@@ -87,8 +87,11 @@ def run(
 
 def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
     """Return the words of a stage's command, after the program's name."""
-    config = str(Path(recipe_name).with_name(f"{node.config}.yaml"))
-    return [node.verb, "--config", config, *node.options, *overrides.options(node.config)]
+    config = Path(recipe_name).with_name(f"{node.config}.yaml")
+    named = ["--config", str(config)]
+    if config.with_name(RECIPE_FILE) != Path(recipe_name) and not has_file(str(config)):
+        named = ["--stage", node.config, "--recipe", str(find_config(recipe_name))]  # all else is default
+    return [node.verb, *named, *node.options, *overrides.options(node.config)]
 
 
 @dataclass(frozen=True)
@@ -137,20 +140,28 @@ class Runner:
         self.overwrite, self.stopping, self.lanes = overwrite, stopping, lanes
         self.run_dir = recipe.layout.run_dir
         self.timings = Timings(self.run_dir / "timings.json")
+        self.outlooks: dict[str, Outlook] = {}
+        self.ran: set[str] = set()
 
     def run(self) -> int:
         """Return the exit code: that of the stage that failed or was stopped, or 0."""
         log.info("run %s: %d stages in %s", self.recipe.name, len(self.nodes), self.run_dir)
-        waiting = [node for node in self.nodes if self._waits(node)]
-        for node in self.nodes:
-            if node not in waiting and (manifest := Manifest.read(self.run_dir / node.name)):
-                again = f"`sipo_pl {shlex.join(self._command(node))} --overwrite`"
-                manifest.check(self.run_dir / node.name, again)
+        manifests = {node.name: Manifest.read(self.run_dir / node.name) for node in self.nodes}
+        made = {name: manifest for name, manifest in manifests.items() if manifest and manifest.complete}
         # one of each config is enough, and one of a later round, whose policies may stand on other base models
-        commands = {(node.config, node.round > 1): self._command(node) for node in reversed(waiting)}
-        if waiting and (code := check_stages(list(reversed(commands.values())))):
+        questions = [
+            Question(self._command(node), (node.config, node.round > 1), node.name in made and not self.overwrite)
+            for node in self.nodes
+        ]
+        code, found = look_ahead(questions)
+        if code:
             log.error("nothing was run")
             return code
+        self.outlooks = {node.name: outlook for node, outlook in zip(self.nodes, found, strict=True)}
+        for node in self.nodes:
+            if self.outlooks[node.name].complete:
+                again = f"`sipo_pl {shlex.join(self._command(node))} --overwrite`"
+                made[node.name].check(self.run_dir / node.name, again)
         code = self._run_stages(list(self.nodes))
         if code == DONE:
             _say_end(self.recipe)
@@ -196,7 +207,8 @@ class Runner:
 
     def _announce(self, node: Node) -> bool:
         """Say which stage comes next; return whether it is to be run, as it is not complete."""
-        waits = self._waits(node)
+        # where an input was made since, the stage itself finds out
+        waits = not self.outlooks[node.name].complete or not self.ran.isdisjoint(node.inputs)
         said = "" if waits else ": complete"
         log.info("[%d/%d] %s%s", self.nodes.index(node) + 1, len(self.nodes), node.name, said)
         return waits
@@ -207,7 +219,10 @@ class Runner:
         beside = len(self.lanes) > 1 and node.verb == "fit"
         environment = {**self.lanes[lane], logs.LABEL_VARIABLE: node.name} if beside else {}
         again = ["--overwrite"] if self.overwrite else []
-        return Running(node, words, StageProcess([*words, *again], environment), lane, time.monotonic())
+        self.ran.add(node.name)
+        forks = self.outlooks[node.name].forks
+        process = StageProcess([*words, *again], forks=forks, environment=environment)
+        return Running(node, words, process, lane, time.monotonic())
 
     def _end(self, one: Running) -> int:
         """Note what became of a stage; return its exit code."""
@@ -223,18 +238,10 @@ class Runner:
             log.error("%s ended with exit code %d; its command: sipo_pl %s", name, code, shlex.join(one.words))
             log.error("log: %s; the same `run` goes on from here", self.run_dir / "run.log")
             return code
-        # inputs are asked again: the stage may have been what made one of them complete
-        write_json(self.run_dir / name / REQUEST, self._request(one.node))
         return DONE
 
     def _command(self, node: Node) -> list[str]:
         return command(node, self.recipe_name, self.overrides)
-
-    def _request(self, node: Node) -> dict[str, Any]:
-        return request_of(node, self._command(node), self.recipe, self.recipe_name)
-
-    def _waits(self, node: Node) -> bool:
-        return self.overwrite or not is_complete(self.run_dir / node.name, self._request(node))
 
 
 @dataclass

@@ -18,7 +18,8 @@ from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.checks import check_recipe
 from sipo_pl.recipe.components import instantiate
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import open_stage, write_json, write_jsonl
+from sipo_pl.storage.artifacts import write_json, write_jsonl
+from sipo_pl.storage.provenance import Provenance
 
 LOG = logging.getLogger("sipo_pl")
 SPLITS = ("train", "validation", "test")
@@ -44,10 +45,8 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
         recipe: what the stages of the run share
         overwrite: remove what an earlier preparation left and make it anew
     """
-    converter = _check(recipe)
-    inputs = {name: source_hash(source) for name, source in recipe.data.sources().items()}
-    folder = recipe.layout.stage("prepare")
-    manifest = open_stage(folder, "prepare", _keys(recipe), inputs, seed=recipe.seed, overwrite=overwrite)
+    converter, made_of = _check(recipe), provenance(recipe)
+    folder, manifest = made_of.folder, made_of.open(overwrite=overwrite)
     if manifest.complete:
         LOG.info("prepare: complete in %s", folder)
         return
@@ -56,6 +55,12 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
     lengths = _lengths(recipe)
     divide(splits, lengths, recipe)
     manifest.finish(folder, *_write(folder, splits, lengths, recipe))
+
+
+def provenance(recipe: Recipe) -> Provenance:
+    """Return what the stage's folder is made of."""
+    inputs = {name: source_hash(source) for name, source in recipe.data.sources().items()}
+    return Provenance(recipe.layout.stage("prepare"), "prepare", _keys(recipe), inputs, recipe.seed)
 
 
 def read_raw(recipe: Recipe) -> Splits:

@@ -350,6 +350,12 @@ def open_stage(
     return manifest
 
 
+def is_made_by(found: Manifest, stage: str, keys: dict[str, Any], inputs: dict[str, str]) -> bool:
+    """Return whether a folder with this manifest was made by just these settings and inputs."""
+    keys = json.loads(canonical_json(keys))  # as it was read back
+    return found.stage == stage and not (_differences(found.keys, keys) or _differences(found.inputs, inputs))
+
+
 def follow_stage(
     folder: Path, stage: str, keys: dict[str, Any], inputs: dict[str, str], *, seed: int, overwrite: bool = False
 ) -> Manifest:
