@@ -1,8 +1,7 @@
 """How long `run` takes to check its stages before the first one starts: `python -m benchmarks.up_front_check [RECIPE]`.
 
-The libraries are imported first, as they are for the stages too. Each command is read, its module and data are made, and
-what its folder is made of is computed where a folder of the run is there. Seconds of the clock, and of the processor in
-user mode, which a busy machine does not change.
+The libraries are imported first, as they are for the stages too. Then each command is read, and its module and data are
+made. Seconds of the clock, and of the processor in user mode, which a busy machine changes little.
 """
 
 import os

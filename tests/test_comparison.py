@@ -18,8 +18,9 @@ from sipo_pl.metrics.hypervolume import hypervolume
 from sipo_pl.recipe.checks import check_recipe
 from sipo_pl.recipe.graph.comparison import stages_of
 from sipo_pl.recipe.graph.run import build_graph
-from sipo_pl.recipe.methods import METHODS, Source, entrants
+from sipo_pl.recipe.methods import Source, entrants
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
+from sipo_pl.registry import METHODS
 from sipo_pl.rewards.text import detail
 from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
 

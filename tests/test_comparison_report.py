@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from sipo_pl.method.weights import WeightPlan
-from sipo_pl.recipe.methods import METHODS, entrants
+from sipo_pl.recipe.methods import entrants
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
+from sipo_pl.registry import METHODS
 from sipo_pl.report.comparison.looks import looks
 from sipo_pl.report.comparison.pictures import gains, utilities
 from sipo_pl.report.comparison.reading import control, headline, markdown, strength

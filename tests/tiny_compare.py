@@ -19,7 +19,7 @@ from typing import Any
 from tiny import CHAT_TEMPLATE
 from tiny_run import environment, make_talkative_model
 
-from sipo_pl.recipe.methods import METHODS
+from sipo_pl.registry import METHODS
 
 OVERLAYS = {"two": ("compare_tiny",), "three": ("compare_three", "compare_tiny")}
 KILLS = ("align-detail/manifest.json", "raco-0.5,0.5/manifest.json", "sample/manifest.json", "answer/unit-00000.jsonl")

@@ -19,30 +19,17 @@ from sipo_pl import __version__
 from sipo_pl.messages import ranks
 from sipo_pl.messages.errors import Stopped, UsageError, UserError, nearest
 from sipo_pl.messages.exit_codes import DONE, FAILED, RESUMABLE, WRONG_USE
-from sipo_pl.registry import SMALL_STAGES
+from sipo_pl.registry import SMALL_STAGES, STAGES, VERBS
 from sipo_pl.run.lifetime import die_with_parent
 from sipo_pl.storage.stopping import ECHO, SIGNALS
 
 DEBUG_VARIABLE = "SIPO_PL_DEBUG"
 
-TRAINER_COMMANDS = {
-    "fit": "align or re-align one policy, or fine-tune the base: --config <recipe>/align.yaml --objective NAME",
-    "validate": "validation metrics of a fitted policy",
-    "test": "the same under the names test/...",
-    "predict": "sample, review, rewrite, score, evaluate or measure: --config <recipe>/sample.yaml",
-}
+TRAINER_COMMANDS = VERBS
 COMMANDS = {
     "run": ("sipo_pl.run.runner:run", "all stages of a recipe, in order, skipping what is complete"),
-    "prepare": ("sipo_pl.stages.prepare:prepare", "raw data into preference pairs and test prompts"),
-    "calibrate": (
-        "sipo_pl.stages.calibrate:calibrate",
-        "the units and the reference point that a comparison is measured with",
-    ),
-    "combine": ("sipo_pl.stages.combine:combine", "choose between each sampled response and its rewrite"),
-    "filter": ("sipo_pl.stages.filter:filter", "keep the responses that beat both originals under every reward"),
+    **{name: (STAGES[name].target, STAGES[name].help) for name in SMALL_STAGES},
     "export_pairs": ("sipo_pl.commands.export_pairs:export_pairs", "prepared pairs as preference data in TRL's format"),
-    "report": ("sipo_pl.stages.report:report", "fronts, tables and samples as one page"),
-    "compare": ("sipo_pl.stages.compare:compare", "all compared methods as tables and pictures"),
     "merge": (
         "sipo_pl.commands.merge:merge",
         "an adapter merged into its base model, or models averaged, for other tools",

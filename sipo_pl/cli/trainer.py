@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from sipo_pl.messages import logs
 from sipo_pl.recipe.config.resolve import Settings, resolve
-from sipo_pl.registry import EVALUATION_VERBS
 from sipo_pl.run.stage_check import make
 from sipo_pl.run.stage_folder import StageRun, trainer_provenance
+from sipo_pl.stage import EVALUATION_VERBS
 from sipo_pl.storage.stopping import Stopping
 from sipo_pl.training import zero
 from sipo_pl.training.checkpoint_io import AtomicCheckpointIO

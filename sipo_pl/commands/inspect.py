@@ -1,15 +1,19 @@
 """Command inspect: a row of a stage's data as the model sees it."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sipo_pl.messages.errors import UsageError
+from sipo_pl.registry import STAGES
 
-STAGES = Literal["align", "realign", "sft", "sample", "evaluate", "review", "rewrite", "score", "filter"]
+if TYPE_CHECKING:
+    InspectedStage = str
+else:
+    InspectedStage = Literal[tuple(name for name, stage in STAGES.items() if stage.inspected)]
 
 
 def inspect(
     config: str,
-    stage: STAGES = "align",
+    stage: InspectedStage = "align",
     row: int = 0,
     objective: str | None = None,
     split: Literal["train", "validation"] = "train",

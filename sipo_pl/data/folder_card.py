@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from sipo_pl.registry import STAGES
 from sipo_pl.storage.artifacts import atomic_path, read_jsonl
 
 README = "README.md"
@@ -17,17 +18,6 @@ Tables = Mapping[str, Mapping[str, str]]  # name of a table -> split -> file or 
 
 _SCALARS = {bool: "bool", int: "int64", float: "float64", str: "string"}
 _UNITS = {"default": {"train": "unit-*.jsonl"}}
-_TOLD = {
-    "prepare": "Preference pairs of each split, and the test prompts.",
-    "sample": "Responses of the fused policies to conflicting prompts, at each weight.",
-    "review": "Reviews of the sampled responses.",
-    "rewrite": "The sampled responses, rewritten after their reviews.",
-    "score": "Implicit rewards of every text under every reward model.",
-    "combine": "The better of each response and its rewrite.",
-    "filter": "Conflicting pairs with the response that was kept for them.",
-    "evaluate": "Answers to the test prompts, at each weight.",
-    "measure": "Rewards of the answers to the test prompts.",
-}
 
 
 def write_folder_card(folder: Path, tables: Tables = _UNITS) -> None:
@@ -38,6 +28,8 @@ def write_folder_card(folder: Path, tables: Tables = _UNITS) -> None:
         tables: where its rows are; the units of a prediction stage where not given.
     """
     stage = folder.name
+    known = STAGES.get(stage.partition("-")[0])
+    rows_said = (known and known.rows) or "Rows of a stage of sipo_pl."
     configs: list[dict[str, Any]] = []
     infos: list[dict[str, Any]] = []
     for name, splits in tables.items():
@@ -52,7 +44,7 @@ def write_folder_card(folder: Path, tables: Tables = _UNITS) -> None:
     names = [str(config["config_name"]) for config in configs]
     others = "".join(f', or `load_dataset(FOLDER, "{name}")`' for name in names[1:])
     text = (
-        f"# {stage}\n\n{_TOLD.get(stage.partition('-')[0], 'Rows of a stage of sipo_pl.')}\n\n"
+        f"# {stage}\n\n{rows_said}\n\n"
         f"Read with `datasets.load_dataset(FOLDER)`{others}. `manifest.json` tells what made the folder; the rows are "
         "described in data_formats.md of sipo_pl.\n"
     )

@@ -14,8 +14,9 @@ from sipo_pl.engine.lora.policies import Policy
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.method.weights import parse_point
 from sipo_pl.prediction.base import GenerationModule
-from sipo_pl.recipe.methods import METHODS, Entrant, Source, entrants
+from sipo_pl.recipe.methods import Entrant, Source, entrants
 from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.registry import METHODS
 from sipo_pl.text.marks import MarkRules, mark_duplicates
 from sipo_pl.text.templates import Encoded
 
@@ -70,10 +71,9 @@ class Answer(GenerationModule):
 
     @property
     def inputs(self) -> dict[str, tuple[Path, str]]:
-        layout = self.recipe.layout
-        inputs = {"prepare": (layout.stage("prepare"), "sipo_pl prepare"), **self.recipe.base_inputs}
+        run_dir = self.recipe.layout.run_dir
         folders = dict.fromkeys(folder for source in self.used for folder in self._folders(source))
-        return inputs | {_shown(folder, layout.run_dir): (folder, "sipo_pl run") for folder in folders}
+        return {_shown(folder, run_dir): (folder, "sipo_pl run") for folder in folders}
 
     def _folders(self, source: Source) -> list[Path]:
         """Return the adapters that a policy is made of."""

@@ -18,7 +18,6 @@ from sipo_pl.messages.errors import UsageError
 from sipo_pl.messages.progress import Progress
 from sipo_pl.recipe.divergence import recipe_divergence
 from sipo_pl.recipe.recipe import PolicyStage, Recipe
-from sipo_pl.registry import command_of
 from sipo_pl.text.marks import MarkRules, text_marks
 from sipo_pl.text.prompt import Prompt
 from sipo_pl.text.templates import PromptTemplate, search_response
@@ -58,13 +57,9 @@ class PredictionModule(LightningModule):
 
     @property
     def inputs(self) -> dict[str, tuple[Path, str]]:
-        """Return the inputs of the stage: name -> (path, command that makes it)."""
-        layout = self.recipe.layout
-        inputs = {"prepare": (layout.stage("prepare"), "sipo_pl prepare"), **self.recipe.base_inputs}
-        inputs |= {name: (layout.stage(name), command_of(name, round=layout.round)) for name in self.sources}
-        for objective in self.recipe.objectives if self.needs_policies else ():
-            inputs[f"policy {objective.name}"] = policy_input(self.recipe, self.adapter_stage, objective)
-        return inputs
+        """Return the adapters that the stage reads: name -> (path, command that makes it)."""
+        objectives = self.recipe.objectives if self.needs_policies else []
+        return {f"policy {one.name}": policy_input(self.recipe, self.adapter_stage, one) for one in objectives}
 
     @property
     def adapter_stage(self) -> PolicyStage:

@@ -1,10 +1,9 @@
 """Score: implicit rewards of candidates, rewrites and the responses of their pairs, each text once."""
 
-from pathlib import Path
 from typing import Any
 
 from sipo_pl.data.datamodules.unit_data import Unit
-from sipo_pl.data.previous_round import previous_filter, previous_kept
+from sipo_pl.data.previous_round import previous_kept
 from sipo_pl.engine.lora.policies import Policy, interpolated_policies
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.method.weights import point_name
@@ -67,10 +66,6 @@ class Score(PredictionModule):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self._read_responses()
-
-    @property
-    def inputs(self) -> dict[str, tuple[Path, str]]:
-        return super().inputs | previous_filter(self.recipe)
 
     def _read_responses(self) -> None:
         """Read what candidates are compared with: the responses of the pairs, and the round before's kept ones."""

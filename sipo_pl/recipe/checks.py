@@ -8,8 +8,9 @@ from string import Formatter
 
 from sipo_pl.messages.errors import SettingError, UsageError, nearest
 from sipo_pl.recipe.data_checks import check_data
-from sipo_pl.recipe.methods import BASELINE, METHODS
-from sipo_pl.recipe.recipe import STAGES, Recipe, Template
+from sipo_pl.recipe.methods import BASELINE
+from sipo_pl.recipe.recipe import Recipe, Template
+from sipo_pl.registry import METHODS, SWITCHES
 
 FIELD = "raw_prompt"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -30,8 +31,8 @@ def check_recipe(recipe: Recipe) -> None:
             raise SettingError(key, str(error)) from None
     check_template(recipe.template)
     for name in recipe.stages:
-        if name not in STAGES:
-            raise SettingError("stages", f"no stage {name!r}{nearest(name, STAGES)}")
+        if name not in SWITCHES:
+            raise SettingError("stages", f"no stage {name!r}{nearest(name, SWITCHES)}")
     _check_rounds(recipe)
     _check_places(recipe)
     if recipe.methods:

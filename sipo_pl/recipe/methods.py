@@ -1,49 +1,14 @@
-"""The methods that a comparison knows, and which policies answer for each at every weight. Quick to import."""
+"""Which policies answer for each compared method at every weight. Quick to import."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sipo_pl.method.weights import corners, point_name
 from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.registry import METHODS
 
 BASELINE = "sft"  # what the others are compared with, prompt by prompt
 CONTROL = "dpo"  # whose policies must beat the baseline on their own objectives before anything else is believed
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to get from preferences to responses at a weight.
-
-    Args:
-        title: how tables and pictures call it
-        kind: base answers with the base model; corners with one policy an objective, at the corners only; fused fuses
-            those policies in decoding, or those of its own fits; soup and sum interpolate them in weight space, A and B
-            apart or their product; weighted has a policy for each weight; single has one policy for all weights;
-            realigned fuses SIPO's
-        fit: config of the fits that it needs beside the alignments
-        builds_on_alignment: whether its fits need the policies that are aligned on one objective each
-    """
-
-    title: str
-    kind: Literal["base", "corners", "fused", "soup", "sum", "weighted", "single", "realigned"]
-    fit: str | None = None
-    builds_on_alignment: bool = False
-
-
-METHODS = {
-    "sft": Method("SFT", "base"),
-    "dpo": Method("DPO per objective", "corners"),
-    "soup": Method("Soup of A and B", "soup"),
-    "soup_exact": Method("Soup, exact", "sum"),
-    "mod": Method("MOD", "fused"),
-    "mod_long": Method("MOD, trained longer", "fused", "align_long"),
-    "modpo": Method("MODPO", "weighted", "modpo", builds_on_alignment=True),
-    "dpo_lw": Method("DPO-LW", "weighted", "dpo_lw"),
-    "consistency": Method("Reward Consistency", "single", "consistency"),
-    "raco": Method("RACO", "weighted", "raco"),
-    "sipo": Method("SIPO", "realigned", builds_on_alignment=True),
-}
 
 
 class Source(NamedTuple):

@@ -9,39 +9,7 @@ from sipo_pl.method.seeds import seed_of
 from sipo_pl.method.weights import WeightPlan
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.data import Component, Data
-
-STAGES = (
-    "prepare",
-    "reward_model",
-    "sft",
-    "align",
-    "evaluate-align",
-    "measure-align",
-    "sample",
-    "review",
-    "rewrite",
-    "score",
-    "combine",
-    "filter",
-    "realign",
-    "evaluate-realign",
-    "measure-realign",
-    "report",
-)
-OFF_BY_DEFAULT = ("sft", "reward_model")
-
-# those of a round of self-improvement; the others belong to the run as a whole
-ROUND_STAGES = (
-    "sample",
-    "review",
-    "rewrite",
-    "score",
-    "combine",
-    "filter",
-    "realign",
-    "evaluate-realign",
-    "measure-realign",
-)
+from sipo_pl.registry import PLACES, place_of
 
 DEFAULT_GRID = 0.2
 
@@ -179,18 +147,13 @@ class Recipe:
         return self.dtype == "float32" if self.reproducible is None else self.reproducible
 
     def runs(self, stage: str) -> bool:
-        """Return whether a stage is switched on; `stage` is a name of `STAGES`."""
-        return self.stages.get(stage, stage not in OFF_BY_DEFAULT)
+        """Return whether a stage is switched on; `stage` is a name of `registry.SWITCHES`."""
+        return self.stages.get(stage, not PLACES[stage][0].off_by_default)
 
     @property
     def policy_base(self) -> str:
         """Return the model that the policies are adapters of: that of the stage sft where it is on, else the base."""
         return str(self.layout.sft_model) if self.runs("sft") else self.base_model
-
-    @property
-    def base_inputs(self) -> dict[str, tuple[Path, str]]:
-        """Return the stage that makes `policy_base`, where one does: name -> (path, command)."""
-        return {"sft": (self.layout.stage("sft"), "sipo_pl fit --config sft.yaml")} if self.runs("sft") else {}
 
     def objective(self, name: str) -> Objective:
         """Return the objective called `name`."""
@@ -307,7 +270,8 @@ class Layout:
 
 def is_of_round(name: str) -> bool:
     """Return whether the stage of a folder's name, such as realign-helpful, is one of a round."""
-    return name in ROUND_STAGES or name.startswith("realign-")
+    place = place_of(name)
+    return place is not None and place.each_round
 
 
 def round_name(number: int) -> str:

@@ -8,24 +8,11 @@ from typing import Any
 from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe, in_round
+from sipo_pl.registry import PLACES, STAGES
 from sipo_pl.storage.artifacts import Manifest, input_hash, read_json, read_jsonl
 
-MEASURED = ("measure-align", "measure-realign")
-
-# What the report lacks without a stage.
-PARTS = {
-    "prepare": "statistics of the data",
-    "measure-align": "the front before re-alignment",
-    "measure-realign": "the front after re-alignment, and the change",
-    "evaluate-align": "responses of the first alignment to test prompts",
-    "evaluate-realign": "responses of the re-alignment to test prompts",
-    "sample": "sampled responses",
-    "review": "reviews",
-    "rewrite": "rewrites",
-    "score": "implicit rewards of the responses",
-    "combine": "the choice between a response and its rewrite",
-    "filter": "yields of the filter and kept responses",
-}
+MEASURED = [place.name for place in STAGES["measure"].places]
+PARTS = {name: place.report for name, (_, place) in PLACES.items() if place.report}  # what the page lacks without each
 
 Rows = list[dict[str, Any]]
 

@@ -4,6 +4,7 @@ import importlib
 import signal
 
 from sipo_pl.messages import logs
+from sipo_pl.registry import TRAINER_STAGES
 from sipo_pl.run.lifetime import die_with_parent
 from sipo_pl.storage.stopping import SIGNALS
 
@@ -14,17 +15,10 @@ signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 logs.quiet_imports()
 
 
-for _module in (
-    "sipo_pl.cli.trainer",
-    "sipo_pl.prediction.measure",
-    "sipo_pl.prediction.review",
-    "sipo_pl.prediction.rewrite",
-    "sipo_pl.prediction.sample",
-    "sipo_pl.prediction.score",
-    "sipo_pl.training.dpo",
-    "sipo_pl.training.realign",
-):
-    importlib.import_module(_module)
+importlib.import_module("sipo_pl.cli.trainer")
+for _stage in TRAINER_STAGES.values():
+    if not (_stage.compared or _stage.off_by_default):
+        importlib.import_module(_stage.target.rpartition(".")[0])
 
 for _name in ("LlamaForCausalLM", "AutoTokenizer", "AutoModelForCausalLM"):
     getattr(__import__("transformers"), _name)

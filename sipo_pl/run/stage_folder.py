@@ -28,8 +28,10 @@ from sipo_pl.engine.models.loading import tokenizer_hash, weights_hash
 from sipo_pl.messages import ranks
 from sipo_pl.messages.errors import Stopped, UsageError, UserError
 from sipo_pl.prediction.base import GenerationModule, PredictionModule
+from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.recipe.saving import Saving
+from sipo_pl.registry import place_of
 from sipo_pl.storage.artifacts import (
     CONFIG,
     Manifest,
@@ -272,12 +274,22 @@ def trainer_provenance(
     Raises:
         UserError: an input is missing, not complete or damaged.
     """
-    inputs = {**getattr(data, "inputs", {}), **model.inputs}
+    inputs = {**_declared(stage, recipe, model, settings), **getattr(data, "inputs", {}), **model.inputs}
     hashes = {name: input_hash(path, command) for name, (path, command) in inputs.items()}
     hashes |= {name: weights_hash(base) for name, base in model.base_models.items()}
     hashes["tokenizer"] = tokenizer_hash(model.base_model)
     keys = {**result_keys(settings), "recipe": model.recipe_keys}
     return Provenance(recipe.layout.stage(stage), stage, keys, hashes, recipe.seed)
+
+
+def _declared(stage: str, recipe: Recipe, model: Any, settings: Mapping[str, Any]) -> dict[str, tuple[Path, str]]:
+    """Return the inputs that the stage's entry in the registry names."""
+    place = place_of(stage)
+    assert place is not None
+    inputs = stage_inputs(place.name, recipe, settings)
+    if missing := [name for name in getattr(model, "sources", ()) if name not in inputs]:
+        raise UsageError(f"{stage}: reads {missing[0]}, which its entry in sipo_pl/registry.py does not say")
+    return inputs
 
 
 def result_keys(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from jsonargparse.typing import PositiveInt
 
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.metrics.hypervolume import calibrated_frame
+from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.artifacts import input_hash, read_jsonl, write_json
 from sipo_pl.storage.provenance import Provenance
@@ -69,7 +70,8 @@ def provenance(recipe: Recipe, max_texts: int, below: float) -> Provenance:
         raise UsageError(f"objectives: {missing[0]!r} has no reward to be measured by")
     rewards = {name: panel.keys(name) for name in panel.names}
     keys = {"max_texts": max_texts, "below": below, "rewards": rewards, "seed": recipe.seed}
-    inputs = {"prepare": input_hash(recipe.layout.stage("prepare"), "sipo_pl prepare")}
+    found = stage_inputs("calibrate", recipe, {})
+    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
     return Provenance(recipe.layout.frame.parent, "calibrate", keys, inputs, recipe.seed)
 
 

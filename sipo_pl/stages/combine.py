@@ -8,8 +8,8 @@ from typing import Any
 from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.units import read_units
 from sipo_pl.method.selection import better_of
+from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.registry import command_of
 from sipo_pl.storage.artifacts import input_hash, write_json, write_jsonl
 from sipo_pl.storage.provenance import Provenance
 from sipo_pl.text.marks import MARKS
@@ -45,11 +45,10 @@ def combine(recipe: Recipe, rewrites: bool = True, overwrite: bool = False) -> N
 
 def provenance(recipe: Recipe, rewrites: bool) -> Provenance:
     """Return what the stage's folder is made of; see `combine` for the arguments."""
-    layout = recipe.layout
-    names = ["sample", "rewrite", "score"] if rewrites else ["sample", "score"]
-    inputs = {name: input_hash(layout.stage(name), command_of(name, round=recipe.round)) for name in names}
+    found = stage_inputs("combine", recipe, {"rewrites": rewrites})
+    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
     keys = {"rewrites": rewrites, "compat": asdict(recipe.compat)}
-    return Provenance(layout.stage("combine"), "combine", keys, inputs, recipe.seed)
+    return Provenance(recipe.layout.stage("combine"), "combine", keys, inputs, recipe.seed)
 
 
 def combine_texts(recipe: Recipe, *, rewrites: bool) -> tuple[list[dict[str, Any]], dict[str, Table]]:
@@ -65,11 +64,9 @@ def combine_texts(recipe: Recipe, *, rewrites: bool) -> tuple[list[dict[str, Any
     rewards = {row["text_id"]: row["rewards"] for row in read_units(layout.stage("score"), ["text_id", "rewards"])}
     rows = [_combine_one(sample, written.get(sample["sample_id"]), rewards, recipe) for sample in samples]
     point = {row["sample_id"]: row["point"] for row in samples}
-    return rows, {
-        "sample": marks_table(samples),
-        "rewrite": marks_table([{**row, "point": point[row["sample_id"]]} for row in written.values()]),
-        "combine": _sources_table(rows),
-    }
+    rewritten = [{**row, "point": point[row["sample_id"]]} for row in written.values()]
+    yields = {"sample": marks_table(samples), "rewrite": marks_table(rewritten)}
+    return rows, {**yields, "combine": _sources_table(rows)}
 
 
 def _combine_one(

@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from sipo_pl.messages.errors import UsageError, nearest
+from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.methods import BASELINE
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.artifacts import input_hash, read_json, write_json, write_text
@@ -47,10 +48,12 @@ def compare(
 def provenance(recipe: Recipe, resamples: int, against: str, examples: int, others: list[str] | None) -> Provenance:
     """Return what the stage's folder is made of; see `compare` for the arguments."""
     layout, folders = recipe.layout, _folders(recipe, others)
-    inputs = {"prepare": input_hash(layout.stage("prepare"), "sipo_pl prepare")}
+    inputs: dict[str, str] = {}
     for prefix, folder in folders.items():
-        for name in ("calibrate", "answer", "judge"):
-            inputs[f"{prefix} {name}".strip()] = input_hash(folder / name, "sipo_pl run")
+        for name, (path, _) in stage_inputs("compare", recipe, {}).items():
+            if not prefix or name != "prepare":  # others may have prepared their data in another way
+                made_in = folder / path.relative_to(layout.run_dir)
+                inputs[f"{prefix} {name}".strip()] = input_hash(made_in, "sipo_pl run")
     keys: dict[str, Any] = {"resamples": resamples, "against": against, "examples": examples}
     keys |= {"methods": recipe.methods, "others": list(folders)[1:]}
     return Provenance(layout.stage("compare"), "compare", keys, inputs, recipe.seed)

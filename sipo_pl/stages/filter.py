@@ -7,14 +7,14 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from sipo_pl.data.folder_card import write_folder_card
-from sipo_pl.data.previous_round import previous_filter, previous_kept
+from sipo_pl.data.previous_round import previous_kept
 from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.seeds import seed_of
 from sipo_pl.method.selection import Candidate, Choice, Rewards, minimum_margin, select_best_margin, select_pareto
 from sipo_pl.method.weights import point_name
+from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.registry import command_of
 from sipo_pl.stages.combine import Table, combine_texts
 from sipo_pl.storage.artifacts import input_hash, read_json, read_jsonl, write_json, write_jsonl
 from sipo_pl.storage.provenance import Provenance
@@ -91,16 +91,9 @@ def provenance(recipe: Recipe, min_kept: int, on_too_few: str, combined: bool, r
     }
     if rule != "pareto":
         keys["rule"] = rule
-    inputs = _inputs(recipe, combined=combined)
+    found = stage_inputs("filter", recipe, {"combined": combined})
+    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
     return Provenance(recipe.layout.stage("filter"), "filter", keys, inputs, recipe.seed)
-
-
-def _inputs(recipe: Recipe, *, combined: bool) -> dict[str, str]:
-    sources = {"prepare": (recipe.layout.stage("prepare"), "sipo_pl prepare")}
-    for name in ("score", "combine" if combined else "sample"):
-        sources[name] = (recipe.layout.stage(name), command_of(name, round=recipe.round))
-    sources |= previous_filter(recipe)
-    return {name: input_hash(path, command) for name, (path, command) in sources.items()}
 
 
 def _candidates(recipe: Recipe, *, combined: bool) -> tuple[list[dict[str, Any]], dict[str, Table]]:

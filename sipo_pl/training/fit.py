@@ -61,8 +61,8 @@ class Fit(LightningModule):
 
     @property
     def inputs(self) -> dict[str, tuple[Path, str]]:
-        """Return the inputs of the stage beside its data: name -> (path, command that makes it)."""
-        return self.recipe.base_inputs
+        """Return the adapters that the stage reads: name -> (path, command that makes it)."""
+        return {}
 
     @property
     def recipe_keys(self) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class PreferenceModule(LoRAFit):
 
     @property
     def inputs(self) -> dict[str, tuple[Path, str]]:
-        """Return the inputs of the stage beside its data: name -> (path, command that makes it)."""
+        """Return the adapters that the stage reads: name -> (path, command that makes it)."""
         inputs = {**super().inputs, **(self.margins.inputs if self.margins else {})}
         if self.first_adapter is not None:
             inputs["first adapter"] = policy_input(self.recipe, "align", self.objective)

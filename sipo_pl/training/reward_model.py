@@ -46,10 +46,6 @@ class RewardModel(Fit):
     def base_model(self) -> str:
         return self.recipe.base_model
 
-    @property
-    def inputs(self) -> dict[str, tuple[Path, str]]:
-        return {}
-
     def configure_model(self) -> None:
         """Load the base with a new head of one logit an objective."""
         if self.model is not None:

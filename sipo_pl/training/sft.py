@@ -46,10 +46,6 @@ class SFT(LoRAFit):
     def base_model(self) -> str:
         return self.recipe.base_model
 
-    @property
-    def inputs(self) -> dict[str, tuple[Path, str]]:
-        return {}
-
     def on_fit_start(self) -> None:
         """Check that every row fits the token budget."""
         loaders = self.trainer.datamodule.loaders  # type: ignore[attr-defined]

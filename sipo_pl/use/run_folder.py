@@ -12,12 +12,17 @@ from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.config.files import load_yaml
 from sipo_pl.recipe.data import Data, Mixture
 from sipo_pl.recipe.recipe import Objective, PolicyStage, Recipe, Template, round_name
+from sipo_pl.registry import PLACES
 from sipo_pl.storage.artifacts import CONFIG, Manifest
 
 T = TypeVar("T")
 
 # stages whose config tells the recipe, the later the better: settings of the recipe may have been added in between
-_TELLING = ("measure-realign", "evaluate-realign", "realign-*", "sample", "measure-align", "evaluate-align", "align-*")
+_TELLING = tuple(
+    f"{name}-*" if stage.named_for == "objective" else name
+    for name, (stage, _) in reversed(PLACES.items())
+    if stage.tells_recipe
+)
 
 
 def read_recipe(run_dir: Path) -> Recipe:

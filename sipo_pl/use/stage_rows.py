@@ -1,4 +1,4 @@
-"""What the model sees of each stage's rows."""
+"""What the model sees of each stage's rows: the functions that the stages of the registry name."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -8,8 +8,10 @@ from typing import Any
 from sipo_pl.data.datamodules.sft_data import sft_examples
 from sipo_pl.data.preference import preference_pairs, realignment_pairs
 from sipo_pl.data.units import read_units
-from sipo_pl.messages.errors import UserError
+from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.recipe.components import import_class
 from sipo_pl.recipe.config.files import find_config, load_yaml
+from sipo_pl.registry import STAGES
 from sipo_pl.storage.artifacts import read_jsonl
 from sipo_pl.text.prompt import text_id
 from sipo_pl.text.prompts.build import CritiquePrompts
@@ -22,7 +24,8 @@ def stage_settings(recipe_name: str, stage: str) -> dict[str, Any]:
     return load_yaml(path) if path.is_file() else {}
 
 
-def _align(asked: Inspection) -> SeenRow:
+def align(asked: Inspection) -> SeenRow:
+    """Show a pair as an objective prefers it."""
     recipe, template = asked.recipe, asked.template
     path = recipe.layout.pairs(asked.split)
     rows: Any = read_jsonl(path)
@@ -42,7 +45,8 @@ def _align(asked: Inspection) -> SeenRow:
     return SeenRow(path, row["pair_id"], len(rows), texts, notes, dict(pairs(rows)[1]))
 
 
-def _realign(asked: Inspection) -> SeenRow:
+def realign(asked: Inspection) -> SeenRow:
+    """Show a pair whose kept response is learned."""
     recipe, path = asked.recipe, asked.recipe.layout.kept
     rows: Any = read_jsonl(path)
     row = asked.pick(rows, path)
@@ -63,7 +67,8 @@ def _realign(asked: Inspection) -> SeenRow:
     )
 
 
-def _sft(asked: Inspection) -> SeenRow:
+def sft(asked: Inspection) -> SeenRow:
+    """Show a response of the fine-tuning."""
     path = asked.recipe.layout.sft_rows
     rows: Any = read_jsonl(path)
     row = asked.pick(rows, path)
@@ -87,17 +92,25 @@ def _sft(asked: Inspection) -> SeenRow:
     )
 
 
-def _prompts(path: Path) -> Callable[[Inspection], SeenRow]:
-    def seen(asked: Inspection) -> SeenRow:
-        rows = read_jsonl(path)
-        row = asked.pick(rows, path)
-        ids = asked.template.prompt_ids(row["prompt"])
-        return SeenRow(path, row["prompt_id"], len(rows), [asked.prompt("prompt", ids)], _room(asked, ids))
-
-    return seen
+def conflicting_prompts(asked: Inspection) -> SeenRow:
+    """Show a prompt that candidates are sampled for."""
+    return _prompts(asked.recipe.layout.pairs("train_conflict"), asked)
 
 
-def _review(asked: Inspection) -> SeenRow:
+def evaluation_prompts(asked: Inspection) -> SeenRow:
+    """Show a prompt of the evaluation."""
+    return _prompts(asked.recipe.layout.test_prompts, asked)
+
+
+def _prompts(path: Path, asked: Inspection) -> SeenRow:
+    rows = read_jsonl(path)
+    row = asked.pick(rows, path)
+    ids = asked.template.prompt_ids(row["prompt"])
+    return SeenRow(path, row["prompt_id"], len(rows), [asked.prompt("prompt", ids)], _room(asked, ids))
+
+
+def review(asked: Inspection) -> SeenRow:
+    """Show a sampled response in the prompt of its review."""
     recipe, path = asked.recipe, asked.recipe.layout.stage("sample")
     rows = read_units(path)
     row = asked.pick(rows, path)
@@ -110,7 +123,8 @@ def _review(asked: Inspection) -> SeenRow:
     )
 
 
-def _rewrite(asked: Inspection) -> SeenRow:
+def rewrite(asked: Inspection) -> SeenRow:
+    """Show a reviewed response in the prompt of its rewrite."""
     recipe, path = asked.recipe, asked.recipe.layout.stage("review")
     rows = read_units(path)
     row = asked.pick(rows, path)
@@ -124,7 +138,8 @@ def _rewrite(asked: Inspection) -> SeenRow:
     )
 
 
-def _score(asked: Inspection) -> SeenRow:
+def score(asked: Inspection) -> SeenRow:
+    """Show a sampled response as reward models read it."""
     path = asked.recipe.layout.stage("sample")
     rows = read_units(path)
     row = asked.pick(rows, path)
@@ -134,7 +149,7 @@ def _score(asked: Inspection) -> SeenRow:
     return SeenRow(path, row["sample_id"], len(rows), [text], _marks(row), left_out)
 
 
-def _filter(asked: Inspection) -> SeenRow:
+def filter(asked: Inspection) -> SeenRow:
     """Show a conflicting pair with what the filter held against each of its candidates."""
     layout = asked.recipe.layout
     path = layout.pairs("train_conflict")
@@ -171,19 +186,11 @@ def seen_row(stage: str, asked: Inspection) -> SeenRow:
         UserError: the rows are not there yet.
         UsageError: no such row, or a stage whose model sees no rows.
     """
-    layout = asked.recipe.layout
-    views: dict[str, Callable[[Inspection], SeenRow]] = {
-        "align": _align,
-        "realign": _realign,
-        "sft": _sft,
-        "sample": _prompts(layout.pairs("train_conflict")),
-        "evaluate": _prompts(layout.test_prompts),
-        "review": _review,
-        "rewrite": _rewrite,
-        "score": _score,
-        "filter": _filter,
-    }
-    found = views[stage](asked)
+    path = STAGES[stage].inspected
+    if path is None:
+        raise UsageError(f"the rows of {stage} are no model's to see")
+    view: Callable[[Inspection], SeenRow] = import_class(path)
+    found = view(asked)
     if not found.count:
         raise UserError(f"{found.path}: holds no rows")
     return found

@@ -4,7 +4,7 @@ import logging
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
@@ -13,13 +13,21 @@ from sipo_pl.data.loader import FrozenValues, PairLoader, RowKey, TrainingPair
 from sipo_pl.data.preference import Select, preference_pairs, realignment_pairs, unique_rows, unique_texts
 from sipo_pl.engine.models.loading import load_tokenizer
 from sipo_pl.messages.errors import UserError
+from sipo_pl.recipe.inputs import stage_input
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.registry import command_of
+from sipo_pl.registry import STAGES
 from sipo_pl.storage.artifacts import read_jsonl
 from sipo_pl.text.prompt import TextRow
 from sipo_pl.text.templates import Encoded, PromptTemplate
 
 log = logging.getLogger("sipo_pl")
+
+PREPARED = "prepare"
+PAIR_FILES = {name: stage.pairs for name, stage in STAGES.items() if stage.pairs}  # stage -> its file of pairs
+if TYPE_CHECKING:
+    PairSource = str
+else:
+    PairSource = Literal[tuple(PAIR_FILES)]
 
 
 class PreferenceData(LightningDataModule):
@@ -42,7 +50,7 @@ class PreferenceData(LightningDataModule):
         self,
         recipe: Recipe,
         objective: str,
-        source: Literal["prepare", "filter"] = "prepare",
+        source: PairSource = PREPARED,
         select: Select = "own",
         micro_batch_size: int = 1,
         eval_batch_size: int = 6,
@@ -59,11 +67,8 @@ class PreferenceData(LightningDataModule):
 
     @property
     def inputs(self) -> dict[str, tuple[Path, str]]:
-        """Return the inputs of the stage: name -> (path, command that makes it)."""
-        inputs = {"prepare": (self.recipe.layout.stage("prepare"), "sipo_pl prepare")}
-        if self.source == "filter":
-            inputs["filter"] = (self.recipe.layout.stage("filter"), command_of("filter", round=self.recipe.round))
-        return inputs
+        """Return the stage whose pairs are trained on: name -> (path, command that makes it)."""
+        return {self.source: stage_input(self.recipe, self.source)}
 
     def setup(self, stage: str) -> None:
         """Read and tokenise the pairs."""
@@ -81,8 +86,8 @@ class PreferenceData(LightningDataModule):
 
     def _train_pairs(self, template: PromptTemplate) -> list[TrainingPair]:
         layout, masked = self.recipe.layout, self.recipe.compat.common_prefix_mask
-        if self.source == "filter":
-            path = layout.kept
+        path = layout.stage(self.source) / PAIR_FILES[self.source]
+        if self.source != PREPARED:
             pairs, dropped = realignment_pairs(
                 read_jsonl(path),  # type: ignore[arg-type]
                 self.recipe.objective_names,
@@ -91,7 +96,6 @@ class PreferenceData(LightningDataModule):
                 common_prefix_mask=masked,
             )
         else:
-            path = layout.pairs("train")
             pairs, dropped = self._preferred(path, template)
         drawn = self._draw(self._checked(path, pairs, dropped), self.max_pairs)
         template.check_ends((pair.pair_id, row) for pair in drawn for row in pair.rows)

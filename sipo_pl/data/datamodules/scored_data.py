@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -92,11 +91,6 @@ class ScoredData(LightningDataModule):
         self.recipe, self.template = recipe, TextTemplate(template, "data.template") if template else None
         self.micro_batch_size, self.eval_batch_size, self.max_length = micro_batch_size, eval_batch_size, max_length
         self.loaders: dict[str, ScoredLoader] = {}
-
-    @property
-    def inputs(self) -> dict[str, tuple[Path, str]]:
-        """Return the inputs of the stage: name -> (path, command that makes it)."""
-        return {"prepare": (self.recipe.layout.stage("prepare"), "sipo_pl prepare")}
 
     def setup(self, stage: str) -> None:
         """Read and tokenise the responses."""

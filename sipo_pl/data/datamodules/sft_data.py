@@ -6,7 +6,6 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -149,11 +148,6 @@ class SFTData(LightningDataModule):
         self.recipe, self.responses, self.validation_share = recipe, responses, validation_share
         self.micro_batch_size, self.eval_batch_size, self.max_length = micro_batch_size, eval_batch_size, max_length
         self.loaders: dict[str, SFTLoader] = {}
-
-    @property
-    def inputs(self) -> dict[str, tuple[Path, str]]:
-        """Return the inputs of the stage: name -> (path, command that makes it)."""
-        return {"prepare": (self.recipe.layout.stage("prepare"), "sipo_pl prepare")}
 
     def setup(self, stage: str) -> None:
         """Read, tokenise and split the responses."""

@@ -20,7 +20,7 @@ from sipo_pl.recipe.config.command_parser import build_parser, make_recipe, read
 from sipo_pl.recipe.config.errors import find_place
 from sipo_pl.recipe.config.keys import check_config_files, check_stage
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.registry import DEFAULT_STAGE, SMALL_STAGES, TRAINER_STAGES
+from sipo_pl.registry import DEFAULT_STAGE, SMALL_STAGES, STAGES, TRAINER_STAGES
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Settings:
         values = dict(self.values)
         if "weights" in values:  # a point may be written in several ways
             values["weights"] = point_name(parse_point(values["weights"], self.recipe.objective_names))
-        return TRAINER_STAGES[self.stage].folder_name(self.stage, values)
+        return TRAINER_STAGES[self.stage].folder_name(values)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -117,6 +117,6 @@ def _small_parser(stage: str) -> ArgumentParser:
 
 
 def stage_function(stage: str) -> Callable[..., None]:
-    """Return the function of a small stage, which has the name of its module."""
-    function: Callable[..., None] = import_class(f"sipo_pl.stages.{stage}.{stage}")
+    """Return the function of a small stage."""
+    function: Callable[..., None] = import_class(STAGES[stage].target.replace(":", "."))
     return function

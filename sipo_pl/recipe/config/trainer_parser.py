@@ -14,7 +14,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from sipo_pl.recipe.components import import_class
 from sipo_pl.recipe.config.command_parser import STRICT, ShippedConfigFile, add_overwrite, add_recipe, add_stop_after
 from sipo_pl.recipe.saving import Saving
-from sipo_pl.registry import EVALUATION_VERBS, TRAINER_STAGES, TrainerStage
+from sipo_pl.registry import TRAINER_STAGES
+from sipo_pl.stage import EVALUATION_VERBS, Stage
 
 TRAINER_DEFAULTS = {
     # the trainer's own bar and summary would stand beside ours
@@ -56,7 +57,7 @@ def _of_stage(verb: str, stage: str) -> LightningArgumentParser:
     known = TRAINER_STAGES[stage]
     parser = copy.deepcopy(_shared())
     parser.prog = f"sipo_pl {verb}"
-    for group, path in (("model", known.module), ("data", known.data)):
+    for group, path in (("model", known.target), ("data", known.data)):
         parser.add_class_arguments(import_class(path), group, fail_untyped=False, sub_configs=True, skip={"recipe"})
     parser.add_argument("--stage", type=str, default=stage, help="stage that this config belongs to")
     if verb not in EVALUATION_VERBS:
@@ -70,7 +71,7 @@ def _of_stage(verb: str, stage: str) -> LightningArgumentParser:
     return parser
 
 
-def _add_own(parser: LightningArgumentParser, known: TrainerStage) -> None:
+def _add_own(parser: LightningArgumentParser, known: Stage) -> None:
     """Add the options that a stage's command is given beside its config."""
     if "objective" in known.options:
         parser.add_argument("--objective", type=str, required=True, help="objective whose policy is trained")

@@ -1,15 +1,9 @@
-"""A stage of a run as a node of its graph, and the nodes of a round of self-improvement."""
+"""A stage of a run as a node of its graph, and which kinds of stages are on."""
 
 from dataclasses import dataclass
 
-from sipo_pl.recipe.recipe import STAGES, Recipe, in_round, round_name
-from sipo_pl.registry import TRAINER_STAGES
-
-NEEDS = {  # a stage and the one without which it has nothing to do
-    "measure-align": "evaluate-align",
-    "evaluate-realign": "realign",
-    "measure-realign": "evaluate-realign",
-}
+from sipo_pl.recipe.recipe import Recipe, in_round, round_name
+from sipo_pl.registry import PLACES, STAGES, SWITCHES
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class Node:
 
     @property
     def verb(self) -> str:
-        return TRAINER_STAGES[self.config].verb if self.config in TRAINER_STAGES else self.config
+        return STAGES[self.config].verb
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -46,58 +40,7 @@ class Node:
 
 def switches(recipe: Recipe) -> dict[str, bool]:
     """Return for each kind of stage whether it is on; one that would have nothing to do is off."""
-    on = {name: recipe.runs(name) for name in STAGES}
-    for name, needed in NEEDS.items():
-        on[name] = on[name] and on[needed]
-    used = on["combine"] or not on["filter"]  # a filter that reads the samples has no use for rewrites
-    on["review"] = on["rewrite"] = on["review"] and on["rewrite"] and used
-    on["report"] = on["report"] and (on["measure-align"] or on["measure-realign"])
+    on = {name: recipe.runs(name) for name in SWITCHES}
+    for name in SWITCHES:
+        on[name] = on[name] and PLACES[name][1].has_work(on)
     return on
-
-
-def round_nodes(recipe: Recipe, on: dict[str, bool], number: int, start: tuple[str, ...]) -> list[Node]:
-    """Return the stages of a round, which reads what the nodes `start` make, the policies that it starts from."""
-    names = recipe.objective_names
-    ground = tuple(name for name in start if name in ("prepare", "sft"))
-    which = ("--recipe.round", str(number)) if number > 1 else ()
-    before = (in_round("filter", number - 1),) if number > 1 else ()
-    written = ("sample", "rewrite") if on["rewrite"] else ("sample",)
-
-    def node(stage: str, *options: str, run: tuple[str, ...] = (), reads: tuple[str, ...]) -> Node:
-        """Make the node of a stage that reads stages of the run and of its own round."""
-        switch = "realign" if stage.startswith("realign-") else stage
-        inputs = (*run, *(in_round(one, number) for one in reads))
-        config = stage.partition("-")[0]
-        return Node(in_round(stage, number), switch, config, (*options, *which), inputs, number)
-
-    def unless(condition: bool, *options: str) -> tuple[str, ...]:
-        return () if condition else options
-
-    return [
-        node("sample", run=start, reads=()),
-        node("review", run=start, reads=("sample",)),
-        node("rewrite", run=start, reads=("sample", "review")),
-        node(
-            "score",
-            *unless(on["rewrite"], "--model.rewrites", "false"),
-            run=(*start, *before),
-            reads=written,
-        ),
-        node("combine", *unless(on["rewrite"], "--rewrites", "false"), reads=(*written, "score")),
-        node(
-            "filter",
-            *unless(on["combine"], "--combined", "false"),
-            run=("prepare", *before),
-            reads=("combine" if on["combine"] else "sample", "score"),
-        ),
-        *(node(f"realign-{name}", "--objective", name, run=start, reads=("filter",)) for name in names),
-        node(
-            "evaluate-realign",
-            *("--policies", "realign"),
-            # the base model's answers do not change: the first evaluation has them
-            *unless(number == 1 and not on["evaluate-align"], "--model.base", "false"),
-            run=ground,
-            reads=tuple(f"realign-{name}" for name in names),
-        ),
-        node("measure-realign", "--policies", "realign", run=ground, reads=("evaluate-realign",)),
-    ]

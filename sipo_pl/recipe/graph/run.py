@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 from sipo_pl.messages.errors import UsageError, nearest
-from sipo_pl.recipe.graph.comparison import comparison_graph
-from sipo_pl.recipe.graph.round import Node, round_nodes, switches
-from sipo_pl.recipe.recipe import Recipe, in_round
+from sipo_pl.recipe.graph.comparison import needed_by
+from sipo_pl.recipe.graph.nodes import all_nodes
+from sipo_pl.recipe.graph.round import Node, switches
+from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.artifacts import Manifest
+
+COMPARISON = "compare"  # the stage whose inputs, and theirs, are the graph of a comparison
 
 
 def build_graph(recipe: Recipe) -> list[Node]:
@@ -19,26 +22,12 @@ def build_graph(recipe: Recipe) -> list[Node]:
         raise UsageError(
             f"round {recipe.round}: `run` goes through all rounds; the key is for the stages' own commands"
         )
-    if recipe.methods:
-        return comparison_graph(recipe)
     on = switches(recipe)
-    aligned = tuple(f"align-{objective.name}" for objective in recipe.objectives if not objective.adapter)
-    ground = ("prepare", "sft") if on["sft"] else ("prepare",)  # what every stage that runs a model reads
-    nodes = [
-        Node("prepare", "prepare", "prepare"),
-        Node("reward_model", "reward_model", "reward_model", (), ("prepare",)),
-        Node("sft", "sft", "sft", (), ("prepare",)),
-        *(Node(name, "align", "align", ("--objective", name.removeprefix("align-")), ground) for name in aligned),
-        Node("evaluate-align", "evaluate-align", "evaluate", ("--policies", "align"), (*ground, *aligned)),
-        Node("measure-align", "measure-align", "measure", ("--policies", "align"), (*ground, "evaluate-align")),
-    ]
-    start = aligned
-    for number in range(1, recipe.rounds + 1):
-        nodes += round_nodes(recipe, on, number, (*ground, *start))
-        start = tuple(in_round(f"realign-{name}", number) for name in recipe.objective_names)
-    measured = [node.name for node in nodes if node.config == "measure" and on[node.switch]]
-    nodes.append(Node("report", "report", "report", (), ("prepare", *measured)))
-    return [node for node in nodes if on[node.switch]]
+    nodes = all_nodes(recipe, on)
+    if recipe.methods:
+        part = needed_by([COMPARISON], nodes)
+        return [node for node in nodes if node.name in part and on.get(node.switch, True)]
+    return [node for node in nodes if on.get(node.switch)]
 
 
 def check_inputs(nodes: Sequence[Node], graph: Sequence[Node], recipe: Recipe) -> None:

@@ -13,10 +13,10 @@ from sipo_pl.recipe.graph.round import Node
 from sipo_pl.recipe.graph.run import build_graph
 from sipo_pl.recipe.methods import entrants
 from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.registry import STAGES
 from sipo_pl.storage.artifacts import Manifest, read_json
 
 LOG = logging.getLogger("sipo_pl")
-GENERATING = ("sample", "review", "rewrite")
 
 
 def costs(recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -64,6 +64,6 @@ def _manifest(recipe: Recipe, name: str) -> Manifest | None:
 
 
 def _generated(recipe: Recipe, node: Node) -> int:
-    if node.config not in GENERATING:
+    if not STAGES[node.config].decodes:
         return 0
     return sum(row["tokens"] for row in read_units(recipe.layout.run_dir / node.name, ["tokens"]))

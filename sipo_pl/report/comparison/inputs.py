@@ -7,8 +7,8 @@ from typing import Any
 
 from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UserError
-from sipo_pl.recipe.methods import METHODS
 from sipo_pl.recipe.recipe import Layout, Recipe
+from sipo_pl.registry import METHODS
 from sipo_pl.report.comparison.answers import Answers, Key, read_answers
 from sipo_pl.report.comparison.cost import costs, minutes
 from sipo_pl.storage.artifacts import Manifest, file_hash, read_json

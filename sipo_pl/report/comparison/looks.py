@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sipo_pl.recipe.methods import METHODS
+from sipo_pl.registry import METHODS
 
 # Okabe and Ito (2008), grey and three of Tol's muted ones; marker, line and colour together tell eleven methods apart
 COLOURS = (

@@ -10,6 +10,7 @@ import yaml
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.config.files import find_config, load_yaml
 from sipo_pl.recipe.graph.round import Node
+from sipo_pl.recipe.methods import entrants
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.registry import TRAINER_STAGES
 from sipo_pl.run.estimate.counts import count
@@ -39,7 +40,7 @@ def estimate(recipe: Recipe, device: str, stages: Sequence[tuple[Node, Sequence[
         UserError: no model, or no data, to be looked at.
     """
     rates, counts = rates_of(device, recipe.dtype), count(recipe)
-    names = recipe.objective_names
+    names, compared = recipe.objective_names, entrants(recipe)
     setting = Setting(
         counts=counts,
         size=ModelSize.of(read_config(recipe.base_model)),
@@ -51,6 +52,8 @@ def estimate(recipe: Recipe, device: str, stages: Sequence[tuple[Node, Sequence[
         evaluated=len(recipe.evaluate_weights.resolve(names)),
         rewrites=recipe.runs("rewrite") and recipe.runs("review"),
         spread=recipe.device_map is not None,
+        mixes=len({one.mix for one in compared}),
+        entrants=len(compared),
     )
     lines, total = [], Cost(0, 0.0, 0.0, 0.0, 0.0)
     for node, words in stages:

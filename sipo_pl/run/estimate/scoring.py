@@ -1,0 +1,41 @@
+"""What each stage takes that scores text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sipo_pl.run.estimate.stages import GIB, Cost, Setting, rows_bytes, value
+
+
+def score(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
+    """Return the cost of the implicit rewards of candidates, rewrites and the responses of their pairs."""
+    counts = setting.counts
+    rewritten = setting.rewrites and value(config, "model.rewrites", True)
+    rows = counts.conflicts * setting.sampled * (2 if rewritten else 1) + 2 * counts.conflicts
+    groups = setting.objectives + setting.sampled + 1  # policies, interpolations, base
+    tokens = rows * counts.response + counts.conflicts * counts.prompt  # prompts are shared by what answers them
+    return _score(setting, devices, rows, groups * tokens)
+
+
+def measure(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
+    """Return the cost of the rewards of an evaluation's answers."""
+    counts = setting.counts
+    rows = counts.test * (setting.evaluated + 1)
+    return _score(setting, devices, rows, rows * (counts.response + counts.prompt))
+
+
+def judge(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
+    """Return the cost of the rewards of all methods' answers, and of a judge that reads each beside the baseline's."""
+    counts = setting.counts
+    rows = counts.test * setting.entrants
+    tokens = rows * (counts.response + counts.prompt)
+    if value(config, "model.judge", None):
+        tokens += 2 * rows * (counts.prompt + 2 * counts.response)  # in both orders
+    return _score(setting, devices, rows, tokens)
+
+
+def _score(setting: Setting, devices: int, rows: int, tokens: float) -> Cost:
+    size = setting.size
+    seconds = 2 * size.linear * tokens / setting.rates.scoring
+    weights = size.weight_bytes(setting.dtype, setting.quantized)
+    memory = weights / (devices if setting.spread else 1) / GIB
+    return Cost(rows, tokens, seconds / (1 if setting.spread else devices), memory, rows_bytes(rows, 0.0))
