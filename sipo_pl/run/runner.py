@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sipo_pl.messages import logs
 from sipo_pl.messages.exit_codes import DONE, RESUMABLE
-from sipo_pl.recipe.config.files import RECIPE_FILE, find_config, has_file
 from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
+from sipo_pl.recipe.config.resolve import config_options, resolve
 from sipo_pl.recipe.graph.round import Node
 from sipo_pl.recipe.graph.run import build_graph, check_inputs, choose
 from sipo_pl.recipe.recipe import Recipe
@@ -72,8 +72,11 @@ def run(
     if estimate is not None:
         from sipo_pl.run.estimate.plan import estimate as table
 
-        commands = [(node, command(node, recipe_name, overrides)) for node in nodes]
-        print(table(recipe, estimate, commands, len(visible_gpus())))
+        found = {}
+        for node in graph:  # also those that are not asked for: others work on what they make
+            verb, *words = command(node, recipe_name, overrides)
+            found[node.name] = resolve(verb, words).plain()
+        print(table(recipe, estimate, nodes, found, len(visible_gpus())))
         return 0
     run_dir = recipe.layout.run_dir
     lanes = lane_environments(side_by_side, visible_gpus() if side_by_side > 1 else [])
@@ -87,11 +90,7 @@ def run(
 
 def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
     """Return the words of a stage's command, after the program's name."""
-    config = Path(recipe_name).with_name(f"{node.config}.yaml")
-    named = ["--config", str(config)]
-    if config.with_name(RECIPE_FILE) != Path(recipe_name) and not has_file(str(config)):
-        named = ["--stage", node.config, "--recipe", str(find_config(recipe_name))]  # all else is default
-    return [node.verb, *named, *node.options, *overrides.options(node.config)]
+    return [node.verb, *config_options(node.config, recipe_name), *node.options, *overrides.options(node.config)]
 
 
 @dataclass(frozen=True)

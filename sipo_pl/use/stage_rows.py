@@ -10,18 +10,11 @@ from sipo_pl.data.preference import preference_pairs, realignment_pairs
 from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.components import import_class
-from sipo_pl.recipe.config.files import find_config, load_yaml
 from sipo_pl.registry import STAGES
 from sipo_pl.storage.artifacts import read_jsonl
 from sipo_pl.text.prompt import text_id
 from sipo_pl.text.prompts.build import CritiquePrompts
 from sipo_pl.use.row_view import DEFAULT_LENGTH, Inspection, SeenRow
-
-
-def stage_settings(recipe_name: str, stage: str) -> dict[str, Any]:
-    """Return the config of a stage, which lies beside its recipe; nothing where there is none."""
-    path = find_config(recipe_name).with_name(f"{stage}.yaml")
-    return load_yaml(path) if path.is_file() else {}
 
 
 def align(asked: Inspection) -> SeenRow:

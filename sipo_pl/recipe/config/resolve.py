@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,6 +19,7 @@ from sipo_pl.method.weights import parse_point, point_name
 from sipo_pl.recipe.components import import_class
 from sipo_pl.recipe.config.command_parser import build_parser, make_recipe, read_options
 from sipo_pl.recipe.config.errors import find_place
+from sipo_pl.recipe.config.files import RECIPE_FILE, find_config, has_file
 from sipo_pl.recipe.config.keys import check_config_files, check_stage
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.registry import DEFAULT_STAGE, SMALL_STAGES, STAGES, TRAINER_STAGES
@@ -100,6 +102,19 @@ def resolve(verb: str, arguments: Sequence[str]) -> Settings:
     values = read_options(parser, arguments)
     recipe = make_recipe(values.recipe, lambda key: find_place(f"recipe.{key}", arguments))
     return Settings(verb, stage, values, recipe, parser)
+
+
+def config_options(stage: str, recipe_name: str) -> list[str]:
+    """Return the options that name a stage's config, which lies beside its recipe; all is default where it is missing.
+
+    Args:
+        stage: name of the config file, without suffix.
+        recipe_name: path of the recipe, or the bare name of a shipped one.
+    """
+    config = Path(recipe_name).with_name(f"{stage}.yaml")
+    if has_file(str(config)) or config.with_name(RECIPE_FILE) == Path(recipe_name):
+        return ["--config", str(config)]
+    return ["--stage", stage, "--recipe", str(find_config(recipe_name))]
 
 
 def stage_parser(verb: str, stage: str) -> ArgumentParser:
