@@ -14,7 +14,7 @@ from sipo_pl.registry import STAGES
 from sipo_pl.storage.artifacts import read_jsonl
 from sipo_pl.text.prompt import text_id
 from sipo_pl.text.prompts.build import CritiquePrompts
-from sipo_pl.use.row_view import DEFAULT_LENGTH, Inspection, SeenRow
+from sipo_pl.use.row_view import Inspection, SeenRow
 
 
 def align(asked: Inspection) -> SeenRow:
@@ -65,7 +65,7 @@ def sft(asked: Inspection) -> SeenRow:
     path = asked.recipe.layout.sft_rows
     rows: Any = read_jsonl(path)
     row = asked.pick(rows, path)
-    responses = (asked.settings.get("data") or {}).get("responses", "both")
+    responses = asked.settings["data"]["responses"]
 
     def examples(some: Any) -> Counter[str]:
         truncate = asked.recipe.compat.truncate_sft
@@ -107,7 +107,7 @@ def review(asked: Inspection) -> SeenRow:
     recipe, path = asked.recipe, asked.recipe.layout.stage("sample")
     rows = read_units(path)
     row = asked.pick(rows, path)
-    file = (asked.settings.get("model") or {}).get("prompt_file")
+    file = asked.settings["model"]["prompt_file"]
     critique = CritiquePrompts(recipe.objectives, recipe.template.kind, review_file=file)
     prompt, start = critique.review_prompt(row["prompt"], row["text"])
     ids = asked.template.continuation_ids(prompt, start)
@@ -123,7 +123,7 @@ def rewrite(asked: Inspection) -> SeenRow:
     row = asked.pick(rows, path)
     samples = {one["sample_id"]: one for one in read_units(recipe.layout.stage("sample"))}
     sample = samples[row["sample_id"]]
-    file = (asked.settings.get("model") or {}).get("prompt_file")
+    file = asked.settings["model"]["prompt_file"]
     critique = CritiquePrompts(recipe.objectives, recipe.template.kind, rewrite_file=file)
     ids = asked.template.prompt_ids(critique.rewrite_prompt(sample["prompt"], sample["text"], row["review"]))
     return SeenRow(
@@ -203,8 +203,8 @@ def _marks(row: dict[str, Any]) -> list[str]:
 
 
 def _room(asked: Inspection, ids: Sequence[int]) -> list[str]:
-    decoding = (asked.settings.get("model") or {}).get("decoding") or {}
-    longest = decoding.get("max_length", DEFAULT_LENGTH)
+    decoding = asked.settings["model"]["decoding"]
+    longest = decoding["max_length"]
     room = max(0, longest - len(ids))
-    most = decoding.get("max_new_tokens")
+    most = decoding["max_new_tokens"]
     return [f"room for an answer: {room if most is None else min(room, most)} tokens (max_length {longest})"]
