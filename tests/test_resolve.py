@@ -33,7 +33,7 @@ def test_settings_hold_options_files_and_defaults(tmp_path: Path, tiny_model: Pa
     write_recipe(tmp_path, tiny_model)
     words = ["--config", str(tmp_path / "align.yaml"), "--objective=kind", "--model.lora.r=8", "--recipe.seed=7"]
     found = resolve("fit", words)
-    assert (found["model.lora.r"], found["model.lora.alpha"], found["saving.save_every"]) == (8, 2, 20)
+    assert (found["model.lora.r"], found["model.lora.alpha"], found["saving.monitor"]) == (8, 2, "val/loss")
     assert (found.recipe.seed, found.folder_name) == (7, "align-kind")
     assert found.plain()["model"]["lora"]["r"] == 8
 

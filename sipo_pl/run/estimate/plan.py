@@ -20,8 +20,8 @@ HEADS = ("stage", "devices", "rows", "tokens", "hours", "GiB a device", "disk, G
 CAVEAT = (
     "An estimate: expect the truth within a factor of two, more where texts end early or late. As many responses as\n"
     "conflicts are taken to be kept, no text to be marked, reward models to be as large as the base model, devices to\n"
-    "share work evenly, and layers on a GPU to be compiled: without recipe.compile short steps of fits take up to twice\n"
-    "as long."
+    "share work evenly, and layers on a GPU to be compiled: without recipe.compile short steps of fits take up to\n"
+    "twice as long."
 )
 
 
