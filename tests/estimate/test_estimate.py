@@ -101,11 +101,14 @@ def test_rates_are_named_or_measured(tmp_path: Path) -> None:
 
 def test_stages_that_work_on_others_texts_take_as_many_as_those_make() -> None:
     asked = tuple(f"prompt {index // 4}" for index in range(100))
-    configs = {"sample": {"model": {"max_rows": 40, "samples_per_weight": 3}}, "evaluate": {"model": {"max_rows": 9}}}
+    configs = {
+        "sample": {"model": {"max_rows": 40, "samples_per_weight": 3}},
+        "evaluate-align": {"model": {"max_rows": 9}},
+    }
     given = setting(counts=counts(asked=asked), configs=configs, judged=False)
     rows = {}
     for stage in ("review", "rewrite", "score", "evaluate", "measure"):
-        found = cost_of(stage, configs.get(stage, {}), given)
+        found = cost_of(stage, configs.get("evaluate-align" if stage == "evaluate" else stage, {}), given)
         assert found is not None
         rows[stage] = found.rows
     candidates = 10 * 4 * 3  # prompts, weights, samples

@@ -57,7 +57,7 @@ def estimate(
         mixes=len({one.mix for one in compared}),
         entrants=len(compared),
         judged=any(_needs_model(one) for one in recipe.objectives),
-        configs={str(one["stage"]): one for one in found.values()},
+        configs=found,
     )
     lines, total = [], Cost(0, 0.0, 0.0, 0.0, 0.0)
     for node in nodes:

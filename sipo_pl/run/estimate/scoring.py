@@ -19,7 +19,8 @@ def score(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
 
 def measure(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
     """Return the cost of the rewards of an evaluation's answers."""
-    rows = setting.test_prompts("evaluate") * (setting.evaluated + bool(setting.of("evaluate", "model.base", True)))
+    answered = f"evaluate-{value(config, 'policies', 'align')}"
+    rows = setting.test_prompts(answered) * (setting.evaluated + bool(setting.of(answered, "model.base", True)))
     return _score(setting, devices, rows, _judged_tokens(setting, rows))
 
 

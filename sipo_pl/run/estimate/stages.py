@@ -52,7 +52,7 @@ class Setting:
         mixes: fusions of policies that answer in a comparison
         entrants: compared methods, each at every weight that it answers for
         judged: whether a model measures any of the objectives, not formulas alone
-        configs: settings of the run's stages by the names of their configs; some stages work on what others make
+        configs: settings of the run's stages, by their names; some stages work on what others make
     """
 
     counts: Counts
