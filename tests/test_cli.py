@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from tiny_run import Command, environment, write_recipe
 
 import sipo_pl
 from sipo_pl.cli import main as cli
-from sipo_pl.cli.trainer import StageCLI
 from sipo_pl.recipe.config.command_parser import build_parser
+from sipo_pl.recipe.config.resolve import resolve, stage_parser
 from sipo_pl.registry import SMALL_STAGES, TRAINER_STAGES, verbs_of
 
 HEAVY = ("torch", "transformers", "lightning", "datasets", "peft", "matplotlib", "pandas")
@@ -33,35 +32,15 @@ RECIPES = sorted(CONFIGS.glob("*/recipe.yaml"))
 STAGE_CONFIGS = sorted(path for recipe in RECIPES for path in recipe.parent.glob("*.yaml") if path != recipe)
 OF_A_RUN = {"evaluate", "measure", "report"}  # stages that a comparison has others for,
 FITS_OF_A_COMPARISON = {"align_long", "consistency", "modpo", "dpo_lw", "raco", "reward_model"}
+ALL_DEFAULT = {"prepare", "combine", "report", "calibrate", "compare"}  # their shipped configs would hold nothing
 OF_A_COMPARISON = {"calibrate", *FITS_OF_A_COMPARISON, "answer", "judge", "compare"}
-
-
-class Built(Exception):
-    """Carries the parser of a trainer command."""
-
-
-class ParserOnly(StageCLI):
-    """Builds the parser of a trainer command and goes no further."""
-
-    def parse_arguments(self, parser: ArgumentParser, args: Any) -> None:
-        raise Built(self._subcommand_parsers[self.verb])
-
-
-def trainer_parser(verb: str, stage: str) -> ArgumentParser:
-    with ExitStack() as held:
-        try:
-            ParserOnly(verb, stage, [], held)
-        except Built as built:
-            parser: ArgumentParser = built.args[0]
-            return parser
-    raise AssertionError("no parser")
 
 
 @pytest.fixture(scope="module")
 def parsers() -> dict[str, ArgumentParser]:
     """Return the parser of every command, of a trainer command for each of its stages."""
     found = {
-        f"{verb} --stage {stage}": trainer_parser(verb, stage) for stage in TRAINER_STAGES for verb in verbs_of(stage)
+        f"{verb} --stage {stage}": stage_parser(verb, stage) for stage in TRAINER_STAGES for verb in verbs_of(stage)
     }
     for name, (target, _) in cli.COMMANDS.items():
         module, _, function = target.partition(":")
@@ -189,7 +168,7 @@ def test_there_are_shipped_recipes() -> None:
     for recipe in RECIPES:
         stages = {path.stem for path in STAGE_CONFIGS if path.parent == recipe.parent}
         others = OF_A_COMPARISON if recipe.parent.name in own else OF_A_RUN
-        assert stages == {*TRAINER_STAGES, *SMALL_STAGES} - others
+        assert stages == {*TRAINER_STAGES, *SMALL_STAGES} - others - ALL_DEFAULT
 
 
 @pytest.mark.parametrize("path", STAGE_CONFIGS, ids=lambda path: str(path.relative_to(CONFIGS)))
@@ -202,6 +181,24 @@ def test_shipped_stage_configs_parse(command: Command, path: Path) -> None:
         printed = yaml.safe_load(said.out)
         assert printed["stage"] == stage
         assert printed["recipe"]["name"]
+
+
+@pytest.mark.parametrize("stage", ["report", "measure"])
+def test_a_stage_file_that_is_missing_means_defaults(tmp_path: Path, tiny_model: Path, stage: str) -> None:
+    recipe = write_recipe(tmp_path, tiny_model)
+    path = tmp_path / f"{stage}.yaml"
+    path.unlink(missing_ok=True)
+    (verb,) = verbs_of(stage)
+    missing = resolve(verb, ["--config", str(path)])
+    path.write_text(f"stage: {stage}\nrecipe: recipe.yaml\n")
+    assert resolve(verb, ["--config", str(path)]).plain() == missing.plain()
+    assert missing.recipe == resolve(verb, ["--stage", stage, "--recipe", str(recipe)]).recipe
+
+
+def test_a_missing_file_is_of_a_stage_only_beside_a_recipe(tmp_path: Path, command: Command) -> None:
+    said = command("report", "--config", tmp_path / "report.yaml")
+    assert said.code == 2
+    assert "no such file" in said.err
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(CONFIGS)))

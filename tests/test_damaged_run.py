@@ -49,6 +49,7 @@ def moved(tmp_path: Path, finished_run: Path) -> Path:
 
 
 def test_a_run_that_was_moved_is_complete(moved: Path, command: Command) -> None:
+    (moved / "run/sample/request.json").write_text("{}")  # as an earlier version kept it
     before = states(moved / "run")
     said = command("run", "--config", moved / "recipe.yaml")
     assert said.code == 0, said.err
@@ -94,9 +95,7 @@ def test_a_manifest_of_another_version_stops_the_run(moved: Path, command: Comma
 
 def test_damaged_bookkeeping_stops_no_run(moved: Path, command: Command) -> None:
     run = moved / "run"
-    request = (run / "report/request.json").read_bytes()
     (run / "timings.json").write_text("")
-    cut(run / "report/request.json")
     (run / "run.log").unlink(missing_ok=True)
     (run / "run.log").mkdir()
     (moved / ".run.lock").write_bytes(b"\xff\xfe")
@@ -104,7 +103,7 @@ def test_damaged_bookkeeping_stops_no_run(moved: Path, command: Command) -> None
     assert said.code == 0, said.err
     assert "timings.json: not JSON" in said.err
     assert "run.log: cannot be written: Is a directory; the run goes on without its log" in said.err
-    assert (run / "report/request.json").read_bytes() == request
+    assert "report: complete" in said.err
 
 
 def other_model(folder: Path) -> None:

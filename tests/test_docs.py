@@ -209,7 +209,7 @@ def test_every_key_is_described() -> None:
     classes = [Recipe, Objective, Data, Mixture, Template, WeightPlan, MarkRules, settings]
     classes += [
         import_class("sipo_pl.engine.decoding.options.Decoding"),
-        import_class("sipo_pl.run.stage_folder.Saving"),
+        import_class("sipo_pl.recipe.saving.Saving"),
     ]
     keys = {one.name for kind in classes for one in fields(kind)}
     for stage in TRAINER_STAGES.values():

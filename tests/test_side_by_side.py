@@ -80,14 +80,14 @@ def test_lanes_share_the_devices_out(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="stages are forked on Linux alone")
 def test_a_forked_stage_has_the_threads_that_its_lane_names() -> None:
     begin = "import sys, time; from sipo_pl.run.stage_process import StageProcess as P"
-    code = f"{begin}; p = P(['env'], {{sys.argv[1]: sys.argv[2]}})\nwhile p.code is None: time.sleep(0.1)"
+    start = "p = P(['env'], forks=True, environment={sys.argv[1]: sys.argv[2]})"
+    code = f"{begin}; {start}\nwhile p.code is None: time.sleep(0.1)"
     words = [sys.executable, "-c", code, THREADS, "3,1"]  # one list for nested regions, as OpenMP has it
     said = subprocess.run(words, env={**os.environ, THREADS: "2"}, capture_output=True, text=True, timeout=120)
     assert re.search(r"torch threads\W+3\b", said.stdout), said
 
 
 def test_a_run_side_by_side_makes_what_one_by_one_does(folder: Path, finished_run: Path, command: Command) -> None:
-    shutil.copyfile(finished_run / "run/prepare/request.json", folder / "run/prepare/request.json")
     said = command("run", "--config", folder / "recipe.yaml", "--only", "align", "--side_by_side", "2")
     assert said.code == 0, said.err
     log = (folder / "run/run.log").read_text()

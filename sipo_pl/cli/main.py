@@ -83,17 +83,17 @@ def _main(arguments: list[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"sipo_pl {__version__}")
         return DONE
-    return _guarded(_run, arguments)
+    return guarded(_run, arguments)
 
 
 def check() -> int:
     """Check the command of the process, its options and config files, without running it; return the exit code."""
     streams.settle()
-    return _guarded(_check, sys.argv[1:])
+    return guarded(_check, sys.argv[1:])
 
 
-def _guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int:
-    """Do a command's work; say what goes wrong in one line and return the exit code."""
+def guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int:
+    """Do a command's work, given its name and options; say what goes wrong in one line and return the exit code."""
     from sipo_pl.messages import logs
 
     logs.set_up()
@@ -104,7 +104,7 @@ def _guarded(work: Callable[[str, list[str]], int], arguments: list[str]) -> int
         _check_interpreter()
         with interruptible() as interruption:
             try:
-                return work(command, arguments)
+                return work(command, arguments[1:])
             finally:
                 asked = interruption.number is not None
     except Stopped as stop:
@@ -146,29 +146,35 @@ def _check_interpreter() -> None:
             )
 
 
-def _run(command: str, arguments: list[str]) -> int:
+def _run(command: str, options: list[str]) -> int:
     if command in TRAINER_COMMANDS:
         from sipo_pl.cli import trainer
 
-        return trainer.main(arguments)
+        return trainer.main([command, *options])
     if command not in COMMANDS:
         raise UsageError(f"no such command{nearest(command, [*TRAINER_COMMANDS, *COMMANDS])}")
-    return _small_command(command, arguments[1:])
+    if command in SMALL_STAGES:
+        return _small_stage(command, options)
+    function, values = _parse_small(command, options)
+    return function(**values) or DONE
 
 
-def _check(command: str, arguments: list[str]) -> int:
-    if command in TRAINER_COMMANDS:
-        from sipo_pl.cli import trainer
+def _check(command: str, options: list[str]) -> int:
+    if command in (*TRAINER_COMMANDS, *SMALL_STAGES):
+        from sipo_pl.run.stage_check import check_command
 
-        trainer.check(arguments)
+        check_command(command, options)
     else:
-        _parse_small(command, arguments[1:])
+        _parse_small(command, options)
     return DONE
 
 
-def _small_command(command: str, options: list[str]) -> int:
-    function, values = _parse_small(command, options)
-    return function(**values) or DONE
+def _small_stage(stage: str, options: list[str]) -> int:
+    from sipo_pl.recipe.config.resolve import resolve, stage_function
+
+    settings = resolve(stage, options)
+    stage_function(stage)(**settings.arguments, overwrite=settings["overwrite"])
+    return DONE
 
 
 def _parse_small(command: str, options: list[str]) -> tuple[Callable[..., int | None], dict[str, Any]]:

@@ -33,10 +33,11 @@ def inspect(
 
     from sipo_pl.messages.logs import quiet_libraries
     from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
+    from sipo_pl.recipe.config.resolve import config_options, resolve
     from sipo_pl.text.tokenizers import load_template
     from sipo_pl.use.row_page import show
     from sipo_pl.use.row_view import Inspection
-    from sipo_pl.use.stage_rows import seen_row, stage_settings
+    from sipo_pl.use.stage_rows import seen_row
 
     quiet_libraries()
     changes = [] if run_dir is None else [f"recipe.run_dir={run_dir}"]
@@ -45,5 +46,7 @@ def inspect(
         raise UsageError(f"--objective: the rows of {stage} are the same for all objectives")
     name = recipe.objective(objective or recipe.objective_names[0]).name
     template = load_template(recipe.policy_base, recipe.dated_template)
-    asked = Inspection(recipe, template, stage_settings(config, stage), row, name, split)
+    which = ["--objective", name] if "objective" in STAGES[stage].options else []
+    settings = resolve(STAGES[stage].verb, [*config_options(stage, config), *which])
+    asked = Inspection(recipe, template, settings.plain(), row, name, split)
     show(seen_row(stage, asked), asked, stage, Console(highlight=False, markup=False, emoji=False))

@@ -7,20 +7,19 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from sipo_pl.engine.models.made_over import ModelsNow
 from sipo_pl.messages import logs
 from sipo_pl.messages.exit_codes import DONE, RESUMABLE
 from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
+from sipo_pl.recipe.config.resolve import config_options, resolve
 from sipo_pl.recipe.graph.node import Node
 from sipo_pl.recipe.graph.run import build_graph, check_inputs, choose
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.run.devices import lane_environments, next_stage, visible_gpus
-from sipo_pl.run.stage_process import StageProcess, check_stages, handing_on
-from sipo_pl.run.stage_request import REQUEST, is_complete, request_of
-from sipo_pl.storage.artifacts import Manifest, lock, read_json, write_json
+from sipo_pl.run.stage_check import Outlook
+from sipo_pl.run.stage_process import Question, StageProcess, handing_on, look_ahead
+from sipo_pl.storage.artifacts import Manifest, lock, read_json
 from sipo_pl.storage.stopping import Stopping
 from sipo_pl.storage.timings import Timings
 
@@ -74,8 +73,11 @@ def run(
     if estimate is not None:
         from sipo_pl.run.estimate.plan import estimate as table
 
-        commands = [(node, command(node, recipe_name, overrides)) for node in nodes]
-        print(table(recipe, estimate, commands, len(visible_gpus())))
+        found = {}
+        for node in graph:  # also those that are not asked for: others work on what they make
+            verb, *words = command(node, recipe_name, overrides)
+            found[node.name] = resolve(verb, words).plain()
+        print(table(recipe, estimate, nodes, found, len(visible_gpus())))
         return 0
     run_dir = recipe.layout.run_dir
     lanes = lane_environments(side_by_side, visible_gpus() if side_by_side > 1 else [])
@@ -89,8 +91,7 @@ def run(
 
 def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
     """Return the words of a stage's command, after the program's name."""
-    config = str(Path(recipe_name).with_name(f"{node.config}.yaml"))
-    return [node.verb, "--config", config, *node.options, *overrides.options(node.config)]
+    return [node.verb, *config_options(node.config, recipe_name), *node.options, *overrides.options(node.config)]
 
 
 @dataclass(frozen=True)
@@ -139,22 +140,30 @@ class Runner:
         self.overwrite, self.stopping, self.lanes = overwrite, stopping, lanes
         self.run_dir = recipe.layout.run_dir
         self.timings = Timings(self.run_dir)
+        self.outlooks: dict[str, Outlook] = {}
+        self.ran: set[str] = set()
 
     def run(self) -> int:
         """Return the exit code: that of the stage that failed or was stopped, or 0."""
         log.info("run %s: %d stages in %s", self.recipe.name, len(self.nodes), self.run_dir)
-        waiting = [node for node in self.nodes if self._waits(node)]
-        models = ModelsNow(self.recipe)
-        for node in self.nodes:
-            if node not in waiting and (manifest := Manifest.read(self.run_dir / node.name)):
-                again = f"`sipo_pl {shlex.join(self._command(node))} --overwrite`"
-                manifest.check(self.run_dir / node.name, again, quick=True)
-                models.check(self.run_dir / node.name, manifest, again)
+        there = [] if self.overwrite else [(node.name, Manifest.read(self.run_dir / node.name)) for node in self.nodes]
+        made = {name: manifest for name, manifest in there if manifest and manifest.complete}
         # one of each config is enough, and one of a later round, whose policies may stand on other base models
-        commands = {(node.config, node.round > 1): self._command(node) for node in reversed(waiting)}
-        if waiting and (code := check_stages(list(reversed(commands.values())))):
+        questions = [
+            Question(self._command(node), (node.config, node.round > 1), node.name in made) for node in self.nodes
+        ]
+        code, found = look_ahead(questions)
+        if code:
             log.error("nothing was run")
             return code
+        self.outlooks = {node.name: outlook for node, outlook in zip(self.nodes, found, strict=True)}
+        models = ModelsNow(self.recipe)
+        for node in self.nodes:
+            if manifest := made.get(node.name):
+                again = f"`sipo_pl {shlex.join(self._command(node))} --overwrite`"
+                if self.outlooks[node.name].complete:
+                    manifest.check(self.run_dir / node.name, again, quick=True)
+                models.check(self.run_dir / node.name, manifest, again)
         code = self._run_stages(list(self.nodes))
         if code == DONE:
             _say_end(self.recipe)
@@ -200,7 +209,8 @@ class Runner:
 
     def _announce(self, node: Node) -> bool:
         """Say which stage comes next; return whether it is to be run, as it is not complete."""
-        waits = self._waits(node)
+        # where an input was made since, the stage itself finds out
+        waits = not self.outlooks[node.name].complete or not self.ran.isdisjoint(node.inputs)
         said = "" if waits else ": complete"
         log.info("[%d/%d] %s%s", self.nodes.index(node) + 1, len(self.nodes), node.name, said)
         return waits
@@ -211,7 +221,10 @@ class Runner:
         beside = len(self.lanes) > 1 and node.verb == "fit"
         environment = {**self.lanes[lane], logs.LABEL_VARIABLE: node.name} if beside else {}
         again = ["--overwrite"] if self.overwrite else []
-        return Running(node, words, StageProcess([*words, *again], environment), lane, time.monotonic())
+        self.ran.add(node.name)
+        forks = self.outlooks[node.name].forks
+        process = StageProcess([*words, *again], forks=forks, environment=environment)
+        return Running(node, words, process, lane, time.monotonic())
 
     def _end(self, one: Running) -> int:
         """Note what became of a stage; return its exit code."""
@@ -227,18 +240,10 @@ class Runner:
             log.error("%s ended with exit code %d; its command: sipo_pl %s", name, code, shlex.join(one.words))
             log.error("log: %s; the same `run` goes on from here", self.run_dir / "run.log")
             return code
-        # inputs are asked again: the stage may have been what made one of them complete
-        write_json(self.run_dir / name / REQUEST, self._request(one.node))
         return DONE
 
     def _command(self, node: Node) -> list[str]:
         return command(node, self.recipe_name, self.overrides)
-
-    def _request(self, node: Node) -> dict[str, Any]:
-        return request_of(node, self._command(node), self.recipe, self.recipe_name)
-
-    def _waits(self, node: Node) -> bool:
-        return self.overwrite or not is_complete(self.run_dir / node.name, self._request(node))
 
 
 def _say_end(recipe: Recipe) -> None:

@@ -5,9 +5,8 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -31,20 +30,20 @@ from sipo_pl.messages.errors import Stopped, UsageError, UserError
 from sipo_pl.prediction.base import GenerationModule, PredictionModule
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.recipe.saving import Saving
 from sipo_pl.registry import place_of
 from sipo_pl.storage.artifacts import (
     CONFIG,
     HASH_PARTS,
     Manifest,
-    atomic_path,
     content_hash,
-    follow_stage,
     input_hash,
     lock,
-    open_stage,
     read_jsonl,
+    write_text,
 )
 from sipo_pl.storage.model_hashes import tokenizer_hash, weights_hash
+from sipo_pl.storage.provenance import Provenance
 from sipo_pl.storage.stopping import Stopping
 from sipo_pl.training.checkpoint_io import newest_readable, read_checkpoint
 from sipo_pl.training.fit import MADE_BY, Fit
@@ -71,72 +70,36 @@ TRAINER_RESULT_KEYS = (
 )
 
 
-@dataclass(frozen=True)
-class Saving:
-    """How a fit is validated and saved.
-
-    Args:
-        validations: validations of a fit, evenly over its optimizer steps, the last at its end
-        keep: the adapter that is written, best in validation or last
-        monitor: what the best is the lowest of; val/dpo_loss leaves out what a loss adds to DPO, such as the NLL term
-        save_every: optimizer steps between checkpoints to resume from
-    """
-
-    validations: int = 4
-    keep: Literal["best", "last"] = "best"
-    monitor: Literal["val/loss", "val/dpo_loss"] = "val/loss"
-    save_every: int = 20
-
-
 class StageRun:
     """One trainer stage in its folder.
 
     Args:
-        stage: name of the folder, such as align-helpful
+        made_of: what the stage's folder is made of, see `trainer_provenance`
         recipe: what the stages share
         model: the stage's module
         data: the stage's data
-        settings: the resolved config of the stage
         overwrite: remove what the folder holds
         held: takes the lock of the folder, and frees it when it is closed
     """
 
     def __init__(
         self,
-        stage: str,
+        made_of: Provenance,
         recipe: Recipe,
         model: Fit | PredictionModule,
         data: LightningDataModule,
-        settings: Mapping[str, Any],
         overwrite: bool,
         held: ExitStack,
     ) -> None:
-        self.stage, self.recipe, self.model, self.data = stage, recipe, model, data
-        self.folder = recipe.layout.stage(stage)
+        self.stage, self.folder, self.recipe, self.model, self.data = made_of.stage, made_of.folder, recipe, model, data
         self.stopping = Stopping(recipe.layout.run_dir)
         if ranks.is_first():
             held.enter_context(lock(self.folder))
-        inputs = {**self._declared(settings), **getattr(data, "inputs", {}), **model.inputs}
-        hashes = {name: input_hash(path, command) for name, (path, command) in inputs.items()}
-        hashes |= {name: weights_hash(base) for name, base in model.base_models.items()}
-        hashes["tokenizer"] = tokenizer_hash(model.base_model)
-        keys = {**result_keys(settings), "recipe": model.recipe_keys}
         if isinstance(model, Fit):
-            known = {name: value.split(HASH_PARTS)[0] for name, value in hashes.items()}  # by every version
-            model.made_by = {"stage": stage, "settings": content_hash([keys, known, recipe.seed])}
-        opening = open_stage if ranks.is_first() else follow_stage
-        self.manifest: Manifest = opening(self.folder, stage, keys, hashes, seed=recipe.seed, overwrite=overwrite)
-
-    def _declared(self, settings: Mapping[str, Any]) -> dict[str, tuple[Path, str]]:
-        """Return the inputs that the stage's entry in the registry names."""
-        place = place_of(self.stage)
-        assert place is not None
-        inputs = stage_inputs(place.name, self.recipe, settings)
-        if missing := [name for name in getattr(self.model, "sources", ()) if name not in inputs]:
-            raise UsageError(
-                f"{self.stage}: reads {missing[0]}, which its entry in sipo_pl/registry/stages.py does not say"
-            )
-        return inputs
+            known = {name: value.split(HASH_PARTS)[0] for name, value in made_of.inputs.items()}  # by every version
+            model.made_by = {"stage": self.stage, "settings": content_hash([made_of.keys, known, recipe.seed])}
+        opening = made_of.open if ranks.is_first() else made_of.follow
+        self.manifest: Manifest = opening(overwrite=overwrite)
 
     @property
     def complete(self) -> bool:
@@ -145,8 +108,7 @@ class StageRun:
     def write_config(self, text: str) -> None:
         """Write the stage's resolved config into its folder."""
         if ranks.is_first():
-            with atomic_path(self.folder / CONFIG) as aside:
-                aside.write_text(text, encoding="utf-8")
+            write_text(self.folder / CONFIG, text)
 
     # fit
 
@@ -320,6 +282,39 @@ def stoppable(trainer: Trainer) -> Iterator[None]:
                 f"({str(error).splitlines()[0]})"
             ) from error
         raise
+
+
+def trainer_provenance(
+    stage: str, recipe: Recipe, model: Fit | PredictionModule, data: LightningDataModule, settings: Mapping[str, Any]
+) -> Provenance:
+    """Return what a trainer stage's folder is made of; no model is loaded.
+
+    Args:
+        stage: name of the folder, such as align-helpful
+        recipe: what the stages share
+        model: the stage's module, which tells what it reads
+        data: its data likewise
+        settings: the resolved config of the stage
+
+    Raises:
+        UserError: an input is missing, not complete or damaged.
+    """
+    inputs = {**_declared(stage, recipe, model, settings), **getattr(data, "inputs", {}), **model.inputs}
+    hashes = {name: input_hash(path, command) for name, (path, command) in inputs.items()}
+    hashes |= {name: weights_hash(base) for name, base in model.base_models.items()}
+    hashes["tokenizer"] = tokenizer_hash(model.base_model)
+    keys = {**result_keys(settings), "recipe": model.recipe_keys}
+    return Provenance(recipe.layout.stage(stage), stage, keys, hashes, recipe.seed)
+
+
+def _declared(stage: str, recipe: Recipe, model: Any, settings: Mapping[str, Any]) -> dict[str, tuple[Path, str]]:
+    """Return the inputs that the stage's entry in the registry names."""
+    place = place_of(stage)
+    assert place is not None
+    inputs = stage_inputs(place.name, recipe, settings)
+    if missing := [name for name in getattr(model, "sources", ()) if name not in inputs]:
+        raise UsageError(f"{stage}: reads {missing[0]}, which its entry in sipo_pl/registry/stages.py does not say")
+    return inputs
 
 
 def result_keys(settings: Mapping[str, Any]) -> dict[str, Any]:

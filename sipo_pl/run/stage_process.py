@@ -1,22 +1,26 @@
 """A stage of a run as a process of its own: forked from one that has imported the libraries, or started afresh."""
 
-import itertools
+import importlib
 import logging
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any
 
-from sipo_pl.cli import main as cli
-from sipo_pl.recipe.config.files import find_config, load_yaml
+from sipo_pl.messages import streams
+from sipo_pl.messages.exit_codes import DONE, FAILED, RESUMABLE
 from sipo_pl.run.devices import settle_threads
 from sipo_pl.run.lifetime import die_with, die_with_parent
 from sipo_pl.run.socket_paths import settle_sockets
+from sipo_pl.run.stage_check import Outlook, check_command, look_at
 from sipo_pl.storage.stopping import SIGNALS
 
 log = logging.getLogger("sipo_pl")
@@ -30,14 +34,15 @@ class StageProcess:
 
     Args:
         words: of the command, after the program's name.
+        forks: it may be forked, see `Outlook`.
         environment: variables beside those of this process.
     """
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, words: Sequence[str], *, forks: bool, environment: Mapping[str, str] | None = None) -> None:
         variables = {**os.environ, **(_STARTS_ITS_OWN if "SLURM_JOB_ID" in os.environ else {}), **(environment or {})}
         self._forked: Any = None
         self._asked = False
-        if sys.platform == "linux" and _single_device(words):
+        if sys.platform == "linux" and forks:
             self._forked = _fork(_child, list(words), variables)
             return
         self._started = subprocess.Popen(
@@ -60,23 +65,63 @@ class StageProcess:
         return None if code is None else _exit_code(code, self._asked)
 
 
-def check_stages(commands: Sequence[Sequence[str]]) -> int:
-    """Check stages' commands, options and configs, in a process of its own; return its exit code, 0 if all are right.
+@dataclass(frozen=True)
+class Question:
+    """A stage's command that is to be checked.
+
+    Args:
+        words: of the command, after the program's name
+        kind: one command of a kind is enough, where none of them may be complete
+        made: its folder says that it is complete, so that it is to be seen whether it holds what the command would make
+    """
+
+    words: Sequence[str]
+    kind: Hashable
+    made: bool
+
+
+def look_ahead(questions: Sequence[Question]) -> tuple[int, list[Outlook]]:
+    """Check stages' commands, options and configs, in a process of its own that loads no model.
 
     So a misspelt key of the last stage is found before the first one runs.
+
+    Returns:
+        The exit code, 0 if all are right, and then what each is about to be.
     """
     if sys.platform != "linux":
-        return cli.DONE
-    process = _fork(_check_child, [list(words) for words in commands], dict(os.environ))
+        return _outlooks(questions)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = _fork(_look_child, list(questions), dict(os.environ), sender)
+    sender.close()
     with handing_on(lambda number: os.kill(process.pid, number)) as handed:
+        with suppress(EOFError):  # it ended without an answer
+            return receiver.recv()
         process.join()
-    return _exit_code(process.exitcode, bool(handed))
+    return _exit_code(process.exitcode, bool(handed)) or FAILED, []
 
 
-def setting_of(words: Sequence[str], key: str) -> Any:
-    """Return what a stage's command sets the trainer's `key` to, in its config or as an option; None where nothing."""
-    trainer = load_yaml(find_config(words[words.index("--config") + 1])).get("trainer") or {}
-    return dict(itertools.pairwise(words)).get(f"--trainer.{key}", trainer.get(key))
+def _outlooks(questions: Sequence[Question]) -> tuple[int, list[Outlook]]:
+    found: list[Outlook] = []
+    seen: dict[Hashable, Outlook] = {}
+
+    def ask(question: Question, verb: str, options: Sequence[str]) -> int:
+        if question.made:
+            found.append(look_at(verb, options))
+        else:
+            if question.kind not in seen:
+                seen[question.kind] = check_command(verb, options)
+            found.append(seen[question.kind])
+        return DONE
+
+    for question in questions:
+        if code := _program().guarded(partial(ask, question), list(question.words)):
+            return code, []
+    return DONE, found
+
+
+def _program() -> Any:
+    """Return the module of the command table, which stands over this one."""
+    return importlib.import_module("sipo_pl.cli.main")
 
 
 def _command(words: Sequence[str]) -> list[str]:
@@ -84,19 +129,12 @@ def _command(words: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "sipo_pl", *words]
 
 
-def _single_device(words: Sequence[str]) -> bool:
-    """Return whether a stage surely runs in one process; with several devices it must be able to start itself."""
-    if words[0] not in cli.TRAINER_COMMANDS:
-        return True
-    return str(setting_of(words, "devices")) == "1" and (setting_of(words, "strategy") or "auto") == "auto"
-
-
-def _fork(target: Callable[[Any, dict[str, str]], None], words: list[Any], environment: dict[str, str]) -> Any:
+def _fork(target: Callable[..., None], work: list[Any], environment: dict[str, str], *more: Any) -> Any:
     # what starts afresh imports the libraries again, and needs no socket
     context: Any = multiprocessing.get_context("forkserver" if settle_sockets() else "spawn")
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload(["sipo_pl.run.preload"])
-    process: Any = context.Process(target=target, args=(words, environment))
+    process: Any = context.Process(target=target, args=(work, environment, *more))
     process.start()
     return process
 
@@ -109,15 +147,13 @@ def _child(words: list[str], environment: dict[str, str]) -> None:
         # a library asked for the GPU as it was imported, which no process that is forked afterwards can then use
         os.execv(sys.executable, _command(words))
     sys.argv = ["sipo_pl", *words]
-    sys.exit(cli.main())
+    sys.exit(_program().main())
 
 
-def _check_child(commands: list[list[str]], environment: dict[str, str]) -> None:
+def _look_child(questions: list[Question], environment: dict[str, str], sender: Connection) -> None:
     _settle(environment)
-    for words in commands:
-        sys.argv = ["sipo_pl", *words]
-        if code := cli.check():
-            sys.exit(code)
+    streams.settle()
+    sender.send(_outlooks(questions))
 
 
 def _settle(environment: dict[str, str]) -> None:
@@ -151,7 +187,7 @@ def handing_on(send: Callable[[int], None]) -> Iterator[list[int]]:
 
 def _exit_code(code: int | None, asked: bool) -> int:
     if asked:  # even where it met a process that had not yet learnt what to do with it, or one that had just ended
-        return cli.RESUMABLE
+        return RESUMABLE
     if code is None:
-        return cli.FAILED
+        return FAILED
     return code if code >= 0 else 128 - code

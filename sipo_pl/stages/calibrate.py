@@ -10,7 +10,8 @@ from sipo_pl.messages.errors import UsageError
 from sipo_pl.metrics.hypervolume import calibrated_frame
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import input_hash, open_stage, read_jsonl, write_json
+from sipo_pl.storage.artifacts import input_hash, read_jsonl, write_json
+from sipo_pl.storage.provenance import Provenance
 from sipo_pl.text.prompt import TextRow
 
 LOG = logging.getLogger("sipo_pl")
@@ -28,23 +29,13 @@ def calibrate(recipe: Recipe, max_texts: PositiveInt = 2000, below: float = 2.0,
     """
     from sipo_pl.rewards.panel import objective_rewards
 
-    if below <= 0:
-        raise UsageError(f"below: expected a number above 0, found {below:g}")
-    panel = objective_rewards(recipe)
-    if missing := [name for name in recipe.objective_names if name not in panel.names]:
-        raise UsageError(f"objectives: {missing[0]!r} has no reward to be measured by")
-    layout = recipe.layout
-    rewards = {name: panel.keys(name) for name in panel.names}
-    keys = {"max_texts": max_texts, "below": below, "rewards": rewards, "seed": recipe.seed}
-    found = stage_inputs("calibrate", recipe, {})
-    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
-    folder = layout.frame.parent
-    manifest = open_stage(folder, "calibrate", keys, inputs, seed=recipe.seed, overwrite=overwrite)
+    made_of, layout = provenance(recipe, max_texts, below), recipe.layout
+    folder, manifest = made_of.folder, made_of.open(overwrite=overwrite)
     if manifest.complete:
         LOG.info("calibrate: complete in %s", folder)
         return
     texts = _texts(recipe, max_texts)
-    columns = panel.score_all(texts, layout.cache / "rewards", "calibrate")
+    columns = objective_rewards(recipe).score_all(texts, layout.cache / "rewards", "calibrate")
     values = np.array([columns[name] for name in recipe.objective_names]).T
     frame = calibrated_frame(values, below)
     quantiles = np.quantile(values, QUANTILES, axis=0)
@@ -66,6 +57,22 @@ def calibrate(recipe: Recipe, max_texts: PositiveInt = 2000, below: float = 2.0,
     )
     LOG.info("calibrate: %d responses of the validation split, reference point %s", len(texts), frame.reference)
     manifest.finish(folder, [layout.frame], rows=len(texts))
+
+
+def provenance(recipe: Recipe, max_texts: int, below: float) -> Provenance:
+    """Return what the stage's folder is made of; see `calibrate` for the arguments."""
+    from sipo_pl.rewards.panel import objective_rewards
+
+    if below <= 0:
+        raise UsageError(f"below: expected a number above 0, found {below:g}")
+    panel = objective_rewards(recipe)
+    if missing := [name for name in recipe.objective_names if name not in panel.names]:
+        raise UsageError(f"objectives: {missing[0]!r} has no reward to be measured by")
+    rewards = {name: panel.keys(name) for name in panel.names}
+    keys = {"max_texts": max_texts, "below": below, "rewards": rewards, "seed": recipe.seed}
+    found = stage_inputs("calibrate", recipe, {})
+    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
+    return Provenance(recipe.layout.frame.parent, "calibrate", keys, inputs, recipe.seed)
 
 
 def _texts(recipe: Recipe, max_texts: int) -> list[TextRow]:

@@ -10,7 +10,8 @@ from sipo_pl.data.units import read_units
 from sipo_pl.method.selection import better_of
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import input_hash, open_stage, write_json, write_jsonl
+from sipo_pl.storage.artifacts import input_hash, write_json, write_jsonl
+from sipo_pl.storage.provenance import Provenance
 from sipo_pl.text.marks import MARKS
 from sipo_pl.text.prompt import text_id
 
@@ -27,12 +28,8 @@ def combine(recipe: Recipe, rewrites: bool = True, overwrite: bool = False) -> N
         rewrites: compare with the rewrites; else every sample stands for itself
         overwrite: remove what the stage's folder holds
     """
-    layout = recipe.layout
-    found = stage_inputs("combine", recipe, {"rewrites": rewrites})
-    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
-    folder = layout.stage("combine")
-    keys = {"rewrites": rewrites, "compat": asdict(recipe.compat)}
-    manifest = open_stage(folder, "combine", keys, inputs, seed=recipe.seed, overwrite=overwrite)
+    made_of = provenance(recipe, rewrites)
+    folder, manifest = made_of.folder, made_of.open(overwrite=overwrite)
     if manifest.complete:
         return
     rows, yields = combine_texts(recipe, rewrites=rewrites)
@@ -44,6 +41,14 @@ def combine(recipe: Recipe, rewrites: bool = True, overwrite: bool = False) -> N
     log.info("combine: %d originals and %d rewrites go on, %d have neither", originals, rewritten, neither)
     write_folder_card(folder, {"default": {"train": path.name}})
     manifest.finish(folder, [path, yields_path], rows=count)
+
+
+def provenance(recipe: Recipe, rewrites: bool) -> Provenance:
+    """Return what the stage's folder is made of; see `combine` for the arguments."""
+    found = stage_inputs("combine", recipe, {"rewrites": rewrites})
+    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
+    keys = {"rewrites": rewrites, "compat": asdict(recipe.compat)}
+    return Provenance(recipe.layout.stage("combine"), "combine", keys, inputs, recipe.seed)
 
 
 def combine_texts(recipe: Recipe, *, rewrites: bool) -> tuple[list[dict[str, Any]], dict[str, CountTable]]:

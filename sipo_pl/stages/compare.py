@@ -10,7 +10,8 @@ from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.methods import BASELINE
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import input_hash, open_stage, read_json, write_json, write_text
+from sipo_pl.storage.artifacts import input_hash, read_json, write_json, write_text
+from sipo_pl.storage.provenance import Provenance
 
 LOG = logging.getLogger("sipo_pl")
 FILES = ("report.html", "metrics.json", "table.csv", "table.md", "table.tex", "points.csv", "sensitivity.csv")
@@ -34,8 +35,19 @@ def compare(
         others: run folders of other comparisons over the same data, such as ablations, whose methods are put beside
         overwrite: remove what the stage's folder holds
     """
-    layout = recipe.layout
-    folders = {"": layout.run_dir, **{Path(name).name: Path(name) for name in others or ()}}
+    made_of = provenance(recipe, resamples, against, examples, others)
+    target, manifest = made_of.folder, made_of.open(overwrite=overwrite)
+    if manifest.complete:
+        LOG.info("compare: complete in %s", target)
+        return
+    files = _write(recipe, _folders(recipe, others), target, against=against, resamples=resamples, examples=examples)
+    manifest.finish(target, files)
+    LOG.info("compare: %s", ", ".join(str(target / name) for name in FILES))
+
+
+def provenance(recipe: Recipe, resamples: int, against: str, examples: int, others: list[str] | None) -> Provenance:
+    """Return what the stage's folder is made of; see `compare` for the arguments."""
+    layout, folders = recipe.layout, _folders(recipe, others)
     inputs: dict[str, str] = {}
     for prefix, folder in folders.items():
         for name, (path, _) in stage_inputs("compare", recipe, {}).items():
@@ -44,14 +56,12 @@ def compare(
                 inputs[f"{prefix} {name}".strip()] = input_hash(made_in, "sipo_pl run")
     keys: dict[str, Any] = {"resamples": resamples, "against": against, "examples": examples}
     keys |= {"methods": recipe.methods, "others": list(folders)[1:]}
-    target = layout.stage("compare")
-    manifest = open_stage(target, "compare", keys, inputs, seed=recipe.seed, overwrite=overwrite)
-    if manifest.complete:
-        LOG.info("compare: complete in %s", target)
-        return
-    files = _write(recipe, folders, target, against=against, resamples=resamples, examples=examples)
-    manifest.finish(target, files)
-    LOG.info("compare: %s", ", ".join(str(target / name) for name in FILES))
+    return Provenance(layout.stage("compare"), "compare", keys, inputs, recipe.seed)
+
+
+def _folders(recipe: Recipe, others: list[str] | None) -> dict[str, Path]:
+    """Return prefix -> run folder of this comparison, which has none, and of the others."""
+    return {"": recipe.layout.run_dir, **{Path(name).name: Path(name) for name in others or ()}}
 
 
 def _write(

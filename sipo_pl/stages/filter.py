@@ -16,7 +16,8 @@ from sipo_pl.method.weights import point_name
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.stages.combine import CountTable, combine_texts
-from sipo_pl.storage.artifacts import input_hash, open_stage, read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.storage.artifacts import input_hash, read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.storage.provenance import Provenance
 from sipo_pl.text.prompt import text_id
 
 log = logging.getLogger("sipo_pl")
@@ -40,21 +41,9 @@ def filter(
         rule: keep what beats both originals under every reward model, or any candidate, drawn by the seed (an ablation)
         overwrite: remove what the stage's folder holds
     """
-    layout = recipe.layout
-    if recipe.limit is not None:  # a smoke run shows that the stages fit together, not that they help
-        min_kept, on_too_few = 1, "best_margin"
-    found = stage_inputs("filter", recipe, {"combined": combined})
-    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
-    keys: dict[str, Any] = {
-        "min_kept": min_kept,
-        "on_too_few": on_too_few,
-        "combined": combined,
-        "compat": asdict(recipe.compat),
-    }
-    if rule != "pareto":
-        keys["rule"] = rule
-    folder = layout.stage("filter")
-    manifest = open_stage(folder, "filter", keys, inputs, seed=recipe.seed, overwrite=overwrite)
+    made_of = provenance(recipe, min_kept, on_too_few, combined, rule)
+    min_kept, on_too_few = made_of.keys["min_kept"], made_of.keys["on_too_few"]
+    folder, manifest = made_of.folder, made_of.open(overwrite=overwrite)
     if manifest.complete:
         return
     rows, yields = _candidates(recipe, combined=combined)
@@ -79,7 +68,7 @@ def filter(
         )
     table = _table(judged, chosen, points)
     log.info("filter: %s", _describe(table, len(judged), len(kept_rows)))
-    path, yields_path = layout.kept, folder / "yields.json"
+    path, yields_path = recipe.layout.kept, folder / "yields.json"
     write_jsonl(path, kept_rows)
     counts = {"pairs": len(judged), "kept": len(kept_rows), "kept_share": round(len(kept_rows) / len(judged), 4)}
     if recipe.round > 1:
@@ -88,6 +77,23 @@ def filter(
     write_json(yields_path, {**counts, "on_too_few": fallback, "stages": {**yields, "filter": table}})
     write_folder_card(folder, {"default": {"train": path.name}})
     manifest.finish(folder, [path, yields_path], rows=len(kept_rows))
+
+
+def provenance(recipe: Recipe, min_kept: int, on_too_few: str, combined: bool, rule: str) -> Provenance:
+    """Return what the stage's folder is made of; see `filter` for the arguments."""
+    if recipe.limit is not None:  # a smoke run shows that the stages fit together, not that they help
+        min_kept, on_too_few = 1, "best_margin"
+    keys: dict[str, Any] = {
+        "min_kept": min_kept,
+        "on_too_few": on_too_few,
+        "combined": combined,
+        "compat": asdict(recipe.compat),
+    }
+    if rule != "pareto":
+        keys["rule"] = rule
+    found = stage_inputs("filter", recipe, {"combined": combined})
+    inputs = {name: input_hash(path, command) for name, (path, command) in found.items()}
+    return Provenance(recipe.layout.stage("filter"), "filter", keys, inputs, recipe.seed)
 
 
 def _candidates(recipe: Recipe, *, combined: bool) -> tuple[list[dict[str, Any]], dict[str, CountTable]]:

@@ -24,7 +24,8 @@ from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.checks import check_recipe
 from sipo_pl.recipe.components import instantiate, own_code
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import open_stage, write_json, write_jsonl
+from sipo_pl.storage.artifacts import write_json, write_jsonl
+from sipo_pl.storage.provenance import Provenance
 
 if TYPE_CHECKING:
     from sipo_pl.text.templates import PromptTemplate
@@ -53,11 +54,8 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
         recipe: what the stages of the run share
         overwrite: remove what an earlier preparation left and make it anew
     """
-    converter = _check(recipe)
-    inputs = {name: source_hash(source) for name, source in recipe.data.sources().items()}
-    _check_distinct(recipe.data.sources(), inputs)
-    folder = recipe.layout.stage("prepare")
-    manifest = open_stage(folder, "prepare", _keys(recipe), inputs, seed=recipe.seed, overwrite=overwrite)
+    converter, made_of = _check(recipe), provenance(recipe)
+    folder, manifest = made_of.folder, made_of.open(overwrite=overwrite)
     if manifest.complete:
         LOG.info("prepare: complete in %s", folder)
         return
@@ -72,6 +70,13 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
         files, rows = _write(folder, splits, lengths, recipe)
     shows_date = template.chat is not None and template.chat.reads_clock
     manifest.finish(folder, files, rows, date=now.isoformat(), template_shows_date=shows_date)
+
+
+def provenance(recipe: Recipe) -> Provenance:
+    """Return what the stage's folder is made of."""
+    inputs = {name: source_hash(source) for name, source in recipe.data.sources().items()}
+    _check_distinct(recipe.data.sources(), inputs)
+    return Provenance(recipe.layout.stage("prepare"), "prepare", _keys(recipe), inputs, recipe.seed)
 
 
 def read_raw(recipe: Recipe) -> Splits:

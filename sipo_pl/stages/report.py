@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import Manifest, open_stage, write_json, write_text
+from sipo_pl.storage.artifacts import Manifest, write_json, write_text
+from sipo_pl.storage.provenance import Provenance
 
 LOG = logging.getLogger("sipo_pl")
 MIN_RESAMPLES = 40  # fewer have no 2.5 % quantile
@@ -21,17 +22,9 @@ def report(recipe: Recipe, resamples: int = 2000, samples: int = 12, overwrite: 
         samples: how many candidates the page shows with review, rewrite and scores
         overwrite: remove what an earlier report left and make it anew
     """
-    from sipo_pl.report.inputs import input_hashes
-
-    if resamples < MIN_RESAMPLES:
-        raise UsageError(f"resamples: at least {MIN_RESAMPLES} are needed for a 95 % interval, found {resamples}")
-    if samples < 0:
-        raise UsageError(f"samples: must not be negative, found {samples}")
-    folder = recipe.layout.stage("report")
-    keys = {"resamples": resamples, "samples": samples, "objectives": recipe.objective_names, "seed": recipe.seed}
-    inputs = input_hashes(recipe)
-    overwrite = overwrite or _has_fewer(folder, inputs)
-    manifest = open_stage(folder, "report", keys, inputs, seed=recipe.seed, overwrite=overwrite)
+    made_of = provenance(recipe, resamples, samples)
+    folder = made_of.folder
+    manifest = made_of.open(overwrite=overwrite or _has_fewer(folder, made_of.inputs))
     if manifest.complete:
         LOG.info("report: complete in %s", folder)
         return
@@ -39,6 +32,18 @@ def report(recipe: Recipe, resamples: int = 2000, samples: int = 12, overwrite: 
     manifest.finish(folder, files)
     for file in files:
         LOG.info("report: %s", file)
+
+
+def provenance(recipe: Recipe, resamples: int, samples: int) -> Provenance:
+    """Return what the stage's folder is made of; see `report` for the arguments."""
+    from sipo_pl.report.inputs import input_hashes
+
+    if resamples < MIN_RESAMPLES:
+        raise UsageError(f"resamples: at least {MIN_RESAMPLES} are needed for a 95 % interval, found {resamples}")
+    if samples < 0:
+        raise UsageError(f"samples: must not be negative, found {samples}")
+    keys = {"resamples": resamples, "samples": samples, "objectives": recipe.objective_names, "seed": recipe.seed}
+    return Provenance(recipe.layout.stage("report"), "report", keys, input_hashes(recipe), recipe.seed)
 
 
 def _has_fewer(folder: Path, inputs: Mapping[str, str]) -> bool:

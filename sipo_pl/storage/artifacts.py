@@ -401,7 +401,7 @@ def open_stage(
     Raises:
         UserError: if the folder holds something else, or was made by other settings or inputs; the message says which.
     """
-    keys = with_current_names(json.loads(canonical_json(keys)))  # as it will be read back
+    keys = _as_read(keys)
     if overwrite and folder.exists():
         if not _is_stage(folder) and _visible(folder):
             raise UserError(
@@ -442,6 +442,17 @@ def _is_stage(folder: Path) -> bool:
     except UserError:
         return path.is_file()
     return Manifest.read(folder) is not None
+
+
+def is_made_by(found: Manifest, stage: str, keys: dict[str, Any], inputs: dict[str, str]) -> bool:
+    """Return whether a folder with this manifest was made by just these settings and inputs."""
+    return found.stage == stage and not (differences(found.keys, _as_read(keys)) or differences(found.inputs, inputs))
+
+
+def _as_read(keys: dict[str, Any]) -> dict[str, Any]:
+    """Return keys as a manifest that holds them is read back, with the present names of modules."""
+    found: dict[str, Any] = with_current_names(json.loads(canonical_json(keys)))
+    return found
 
 
 def follow_stage(

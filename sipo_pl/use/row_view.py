@@ -11,7 +11,6 @@ from sipo_pl.text.prompt import Prompt
 from sipo_pl.text.templates import PromptTemplate
 
 SplitName = Literal["train", "validation"]
-DEFAULT_LENGTH = 512  # of the stages' own settings
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Inspection:
     Args:
         recipe: what the stages share
         template: renders and tokenises
-        settings: the stage's own config
+        settings: of the stage, defaults among them
         row: index of the row
         objective: whose preferences, for align
         split: of the prepared pairs, for align
@@ -92,7 +91,7 @@ class Inspection:
     @property
     def max_length(self) -> int:
         """Return the longest row that the stage's data takes."""
-        return int((self.settings.get("data") or {}).get("max_length", DEFAULT_LENGTH))
+        return int(self.settings["data"]["max_length"])
 
     def pick(self, rows: Sequence[dict[str, Any]], path: Path) -> dict[str, Any]:
         """Return the row that was asked for."""

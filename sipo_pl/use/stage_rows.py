@@ -10,18 +10,11 @@ from sipo_pl.data.preference import preference_pairs, realignment_pairs
 from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.components import import_class
-from sipo_pl.recipe.config.files import find_config, load_yaml
 from sipo_pl.registry import STAGES
 from sipo_pl.storage.artifacts import read_jsonl
 from sipo_pl.text.prompt import text_id
 from sipo_pl.text.prompts.build import CritiquePrompts
-from sipo_pl.use.row_view import DEFAULT_LENGTH, Inspection, SeenRow
-
-
-def stage_settings(recipe_name: str, stage: str) -> dict[str, Any]:
-    """Return the config of a stage, which lies beside its recipe; nothing where there is none."""
-    path = find_config(recipe_name).with_name(f"{stage}.yaml")
-    return load_yaml(path) if path.is_file() else {}
+from sipo_pl.use.row_view import Inspection, SeenRow
 
 
 def align(asked: Inspection) -> SeenRow:
@@ -72,7 +65,7 @@ def sft(asked: Inspection) -> SeenRow:
     path = asked.recipe.layout.sft_rows
     rows: Any = read_jsonl(path)
     row = asked.pick(rows, path)
-    responses = (asked.settings.get("data") or {}).get("responses", "both")
+    responses = asked.settings["data"]["responses"]
 
     def examples(some: Any) -> Counter[str]:
         truncate = asked.recipe.compat.truncate_sft
@@ -114,7 +107,7 @@ def review(asked: Inspection) -> SeenRow:
     recipe, path = asked.recipe, asked.recipe.layout.stage("sample")
     rows = read_units(path)
     row = asked.pick(rows, path)
-    file = (asked.settings.get("model") or {}).get("prompt_file")
+    file = asked.settings["model"]["prompt_file"]
     critique = CritiquePrompts(recipe.objectives, recipe.template.kind, review_file=file)
     prompt, start = critique.review_prompt(row["prompt"], row["text"])
     ids = asked.template.continuation_ids(prompt, start)
@@ -130,7 +123,7 @@ def rewrite(asked: Inspection) -> SeenRow:
     row = asked.pick(rows, path)
     samples = {one["sample_id"]: one for one in read_units(recipe.layout.stage("sample"))}
     sample = samples[row["sample_id"]]
-    file = (asked.settings.get("model") or {}).get("prompt_file")
+    file = asked.settings["model"]["prompt_file"]
     critique = CritiquePrompts(recipe.objectives, recipe.template.kind, rewrite_file=file)
     ids = asked.template.prompt_ids(critique.rewrite_prompt(sample["prompt"], sample["text"], row["review"]))
     return SeenRow(
@@ -210,8 +203,8 @@ def _marks(row: dict[str, Any]) -> list[str]:
 
 
 def _room(asked: Inspection, ids: Sequence[int]) -> list[str]:
-    decoding = (asked.settings.get("model") or {}).get("decoding") or {}
-    longest = decoding.get("max_length", DEFAULT_LENGTH)
+    decoding = asked.settings["model"]["decoding"]
+    longest = decoding["max_length"]
     room = max(0, longest - len(ids))
-    most = decoding.get("max_new_tokens")
+    most = decoding["max_new_tokens"]
     return [f"room for an answer: {room if most is None else min(room, most)} tokens (max_length {longest})"]

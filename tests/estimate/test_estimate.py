@@ -9,7 +9,6 @@ from tiny_run import Command, write_recipe
 
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.run.estimate.counts import Counts
-from sipo_pl.run.estimate.plan import settings
 from sipo_pl.run.estimate.rates import measure, rates_of
 from sipo_pl.run.estimate.size import ModelSize
 from sipo_pl.run.estimate.stages import Setting, cost_of
@@ -124,12 +123,45 @@ def test_rates_are_named_or_measured(tmp_path: Path) -> None:
         rates_of(f"{own}:mine", "bfloat16")
 
 
-def test_settings_are_the_config_with_the_options_over_it(tmp_path: Path, tiny_model: Path) -> None:
-    write_recipe(tmp_path, tiny_model)
-    words = ["fit", "--config", str(tmp_path / "align.yaml"), "--objective", "kind", "--model.lora.r", "8"]
-    found = settings([*words, "--trainer.max_epochs", "2"])
-    assert found["model"]["lora"] == {"r": 8, "alpha": 2}
-    assert found["trainer"]["max_epochs"] == 2
+def test_stages_that_work_on_others_texts_take_as_many_as_those_make() -> None:
+    asked = tuple(f"prompt {index // 4}" for index in range(100))
+    configs = {
+        "sample": {"model": {"max_rows": 40, "samples_per_weight": 3}},
+        "evaluate-align": {"model": {"max_rows": 9}},
+    }
+    given = setting(counts=counts(asked=asked), configs=configs, judged=False)
+    rows = {}
+    for stage in ("review", "rewrite", "score", "evaluate", "measure"):
+        found = cost_of(stage, configs.get("evaluate-align" if stage == "evaluate" else stage, {}), given)
+        assert found is not None
+        rows[stage] = found.rows
+    candidates = 10 * 4 * 3  # prompts, weights, samples
+    assert rows["review"] == rows["rewrite"] == candidates
+    assert rows["score"] == 2 * candidates + 2 * 40
+    assert rows["evaluate"] == rows["measure"] == 9 * 7
+    formulas, models = cost_of("measure", {}, given), cost_of("measure", {}, setting(configs=configs))
+    assert formulas is not None
+    assert models is not None
+    assert formulas.seconds == 0 < models.seconds
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("quickstart", ["--limit", "8"]),
+        ("quickstart", ["--set", "recipe.seed=3", "--set", "align.trainer.max_epochs=2"]),
+        ("compare", ["--set", "recipe.rounds=2"]),
+    ],
+)
+def test_a_shipped_recipe_is_estimated_before_it_is_prepared(
+    tmp_path: Path, tiny_model: Path, command: Command, recipe: str, options: list[str]
+) -> None:
+    place = ["--set", f"recipe.run_dir={tmp_path}", "--set", f"recipe.base_model={tiny_model}"]
+    said = command("run", "--config", f"{recipe}/recipe.yaml", *place, *options, "--estimate", "h200")
+    assert said.code == 0, said.err
+    assert re_line(said.out, "align-detail")[1] == "1"
+    if "--limit" in options:
+        assert re_line(said.out, "align-detail")[2] == "8"
 
 
 def test_a_run_is_estimated_before_and_after_its_data_is_prepared(

@@ -20,8 +20,9 @@ from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.method.losses import DPO, DPOLW, MODPO, DPOWithNLL, PreferenceLoss, raco_step
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
+from sipo_pl.recipe.saving import Saving
 from sipo_pl.rewards.base import Reward
-from sipo_pl.run.stage_folder import Saving, StageRun
+from sipo_pl.run.stage_folder import StageRun, trainer_provenance
 from sipo_pl.storage.artifacts import write_jsonl
 from sipo_pl.text.prompt import TextRow
 from sipo_pl.text.templates import Encoded
@@ -385,7 +386,7 @@ def test_the_best_adapter_is_the_best_in_what_is_monitored(recipe: Recipe, tmp_p
     saving, seen = Saving(validations=4, monitor=monitor), Validations()
     module, data = make(recipe, DPOWithNLL(5.0)), make_data(recipe)  # learns the NLL at DPO's cost
     with ExitStack() as held:
-        run = StageRun("align-a", recipe, module, data, {}, False, held)
+        run = StageRun(trainer_provenance("align-a", recipe, module, data, {}), recipe, module, data, False, held)
         callbacks = [*run.fit_callbacks(saving), seen]
         trainer = make_trainer(tmp_path, *callbacks, max_epochs=2, enable_checkpointing=True)
         run.fit(trainer, saving)

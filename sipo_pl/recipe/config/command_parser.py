@@ -2,7 +2,9 @@
 
 import argparse
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, get_args, get_origin
 
 import docstring_parser
@@ -12,7 +14,7 @@ from jsonargparse.typing import PositiveInt
 from sipo_pl.messages.errors import SettingError, UsageError
 from sipo_pl.recipe.checks import check_recipe
 from sipo_pl.recipe.config.errors import explain, find_place
-from sipo_pl.recipe.config.files import find_config
+from sipo_pl.recipe.config.files import RECIPE_FILE, find_config, load_yaml
 from sipo_pl.recipe.config.keys import check_config_files, check_stage, parser_options
 from sipo_pl.recipe.recipe import Recipe
 
@@ -21,7 +23,15 @@ class ShippedConfigFile(ActionConfigFile):
     """Takes a path or the bare name of a shipped config."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        super().__call__(parser, cfg, str(find_config(values)) if isinstance(values, str) else values, option_string)
+        super().__call__(parser, cfg, self._found(values) if isinstance(values, str) else values, option_string)
+
+    @staticmethod
+    def _found(name: str) -> str:
+        """Return the path of a config file; of a stage's that is missing, the text that it stands for."""
+        path = find_config(name)
+        if path.is_file():
+            return str(path)
+        return json.dumps({**load_yaml(path), "recipe": str(path.with_name(RECIPE_FILE).absolute())})
 
 
 STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}  # of every parser
@@ -49,22 +59,31 @@ def build_parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
 
 
 def parse(command: str, function: Callable[..., Any], options: list[str]) -> dict[str, Any]:
-    """Parse the options of a small command into the arguments of its function.
+    """Parse the options of a small command that is no stage of a run into the arguments of its function.
 
     Raises:
         UsageError: anything that the parser refuses, in one line that names file and key.
     """
     parser = build_parser(command, function)
-    if command not in OWN_OPTIONS:  # which take the config of no stage
+    if command not in OWN_OPTIONS:  # it takes a recipe, perhaps by the config of a stage
         check_stage(command, options)
         check_config_files(options, parser)
-    try:
-        values = parser.parse_args(options)
-    except argparse.ArgumentError as error:
-        raise explain(error, options, parser_options(parser)) from None
+    values = read_options(parser, options)
     if "recipe" in values:
         values["recipe"] = make_recipe(values["recipe"], lambda key: find_place(f"recipe.{key}", options))
     return {name: values[OPTION_OF.get(name, name)] for name in inspect.signature(function).parameters}
+
+
+def read_options(parser: ArgumentParser, options: Sequence[str]) -> Namespace:
+    """Return what a parser makes of options and of the config files that they name.
+
+    Raises:
+        UsageError: anything that the parser refuses, in one line that names file and key.
+    """
+    try:
+        return parser.parse_args(list(options))
+    except argparse.ArgumentError as error:
+        raise explain(error, options, parser_options(parser)) from None
 
 
 def add_recipe(parser: ArgumentParser) -> None:
@@ -83,8 +102,9 @@ def add_stop_after(parser: ArgumentParser) -> None:
     parser.add_argument("--stop_after", type=str, help="stop at the first border after a time such as 3h50m, exit 75")
 
 
+@cache
 def recipe_parser() -> ArgumentParser:
-    """Return a parser of a recipe alone, with `--config FILE` and `--KEY`."""
+    """Return the parser of a recipe alone, with `--config FILE` and `--KEY`."""
     parser = ArgumentParser(**STRICT)
     parser.add_argument("-c", "--config", action=ShippedConfigFile)
     parser.add_class_arguments(Recipe, None, sub_configs=True)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Sequence
 
 from sipo_pl.messages.errors import UsageError, nearest
-from sipo_pl.recipe.config.files import config_names, entries, find_config
+from sipo_pl.recipe.config.files import entries, find_config, named_in
 
 _KEY = re.compile(r"[Pp]arser key [\"'](?P<key>[\w.]+)[\"']")
 _VALUE = re.compile(r"(?:Got value|Given value): (?P<value>.*?)(?:\. Got value: .*)?$", re.MULTILINE)
@@ -64,7 +64,7 @@ def _unknown_option(option: str, known: Collection[str], group: str) -> UsageErr
 
 def _missing(keys: Sequence[str], arguments: Sequence[str], group: str) -> UsageError:
     names = ", ".join(repr(key) for key in keys)
-    given = config_names(arguments)
+    given = named_in(arguments).configs
     where = f"{', '.join(given)}: " if given else ""
     if group:
         return UsageError(f"{where}missing: {names}")
@@ -127,7 +127,7 @@ def find_place(key: str, arguments: Sequence[str], inner: str = "", group: str =
         if word.startswith("--") and (name == key or key.startswith(f"{name}.") or name.startswith(f"{key}.")):
             return f"{group or '--'}{name}"
     places: dict[str, str] = {}
-    for name in config_names(arguments):
+    for name in named_in(arguments).configs:
         for entry in entries(find_config(name)):
             places[entry.key] = f"{entry.place}: {entry.shown}"
     within = [name for name in places if name.startswith(f"{key}.") and name.endswith(f".{inner}")]

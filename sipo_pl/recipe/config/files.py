@@ -1,7 +1,12 @@
-"""Config files by path, or by the bare name of a shipped one, such as `quickstart/align.yaml`; their keys by line."""
+"""Config files by path, or by the bare name of a shipped one, such as `quickstart/align.yaml`; their keys by line.
 
-import itertools
+The file of a stage that is missing beside a recipe stands for the stage's defaults, as one with its name alone would.
+"""
+
+import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +14,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from sipo_pl.messages.errors import UsageError, nearest
+from sipo_pl.registry import SMALL_STAGES, TRAINER_STAGES
+
+RECIPE_FILE = "recipe.yaml"
+SHIPPED = Path(str(resources.files("sipo_pl.configs")))
 
 
 class Entry(NamedTuple):
@@ -30,37 +39,70 @@ class Entry(NamedTuple):
 
 
 def find_config(name: str) -> Path:
-    """Return the path of a config file: as given, or below the shipped configs.
+    """Return the path of a config file: as given, or below the shipped configs; that of a stage need not be there.
 
     Raises:
         UsageError: no such file, with the nearest name: beside it, else a shipped one.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
-    shipped = Path(str(resources.files("sipo_pl.configs")))
-    if (shipped / name).is_file():
-        return shipped / name
+    path, places = Path(name), _places(name)
+    for place in (*filter(Path.is_file, places), *filter(_stands_for_defaults, places)):
+        return place
     beside = [str(file) for file in path.parent.glob("*.yaml")]
-    known = beside or [str(file.relative_to(shipped)) for file in shipped.rglob("*.yaml")]
+    known = beside or [str(file.relative_to(SHIPPED)) for file in SHIPPED.rglob("*.yaml")]
     raise UsageError(f"--config {name}: no such file{nearest(name, known)}")
 
 
-def config_names(arguments: Sequence[str]) -> list[str]:
-    """Return the names that a command line gives with ``--config`` or ``-c``, in order."""
-    names = []
-    for word, following in itertools.pairwise([*arguments, ""]):
-        if word in ("-c", "--config") and following:
-            names.append(following)
-        elif word.startswith("--config="):
-            names.append(word.partition("=")[2])
-    return names
+def has_file(name: str) -> bool:
+    """Return whether a config file is there, as given or below the shipped configs."""
+    return any(map(Path.is_file, _places(name)))
+
+
+def _places(name: str) -> tuple[Path, Path]:
+    """Return where a config file may lie: as given, or below the shipped configs."""
+    return Path(name), SHIPPED / name
+
+
+def _stands_for_defaults(path: Path) -> bool:
+    """Return whether a path is where the config of a stage may lie, beside a recipe."""
+    is_stage = path.suffix == ".yaml" and path.stem in (*TRAINER_STAGES, *SMALL_STAGES)
+    return is_stage and path.with_name(RECIPE_FILE).is_file()
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a config file that `find_config` found: of a stage's that is missing, its name and recipe."""
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    return yaml.safe_dump({"stage": path.stem, "recipe": RECIPE_FILE})
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a command line names.
+
+    Args:
+        configs: names of its config files, in order
+        stage: its stage; None where the config files say it
+    """
+
+    configs: list[str]
+    stage: str | None
+
+
+def named_in(arguments: Sequence[str]) -> Named:
+    """Return the config files and the stage that a command line names, which tell by which parser it is to be read."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("--stage")
+    found = argparse.Namespace(config=[], stage=None)
+    with suppress(argparse.ArgumentError):  # an option without a value, of which the stage's own parser speaks
+        parser.parse_known_args(list(arguments), found)
+    return Named(found.config, found.stage)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; UsageError names file, line and column of a fault."""
     _compose(path)
-    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    value = yaml.safe_load(read_text(path))
     return {} if value is None else value
 
 
@@ -111,7 +153,7 @@ def included(entry: Entry) -> Path | None:
 
 def _compose(path: Path) -> yaml.MappingNode | None:
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(read_text(path), Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     except yaml.MarkedYAMLError as error:

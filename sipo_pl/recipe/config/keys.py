@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import inspect
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
@@ -12,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.components import KEYS
-from sipo_pl.recipe.config.files import Entry, config_names, entries, find_config, included, load_yaml
+from sipo_pl.recipe.config.files import Entry, entries, find_config, included, load_yaml, named_in
 from sipo_pl.registry import SMALL_STAGES, TRAINER_STAGES, verbs_of
 
 
@@ -27,7 +26,7 @@ def check_config_files(arguments: Sequence[str], parser: ArgumentParser) -> None
         UsageError: an unknown key, also inside a list of objects or a component's arguments; or a faulty file.
     """
     options = parser_options(parser)
-    for name in config_names(arguments):
+    for name in named_in(arguments).configs:
         leaves: list[str] = []
         for entry in entries(find_config(name)):
             if not any(entry.key.startswith(f"{leaf}.") for leaf in leaves) and _check_key(entry, options):
@@ -41,18 +40,17 @@ def check_stage(command: str, arguments: Sequence[str]) -> str | None:
     Raises:
         UsageError: no such stage, a stage of another command, or a recipe in the place of a stage's config.
     """
+    named = named_in(arguments)
     stage, where = None, ""
-    for name in config_names(arguments):
+    for name in named.configs:
         path = find_config(name)
         values = load_yaml(path)
         if {"base_model", "objectives"} <= values.keys():
             raise UsageError(f"{path}: a recipe, not the config of a stage; `sipo_pl run --config {name}` runs it")
         if "stage" in values:
             stage, where = str(values["stage"]), f"{path}: "
-    for word, following in itertools.pairwise([*arguments, ""]):
-        option, equals, value = word.partition("=")
-        if option == "--stage":
-            stage, where = value if equals else following, ""
+    if named.stage is not None:
+        stage, where = named.stage, ""
     if stage is None:
         return None
     known = (*TRAINER_STAGES, *SMALL_STAGES)

@@ -25,6 +25,7 @@ class Counts:
         responses: rows of the supervised fine-tuning
         prompt: mean tokens of a prompt
         response: mean tokens of a response
+        asked: the prompt of each conflict, by its id, in the order of the file
     """
 
     source: str
@@ -35,10 +36,18 @@ class Counts:
     responses: int
     prompt: float
     response: float
+    asked: tuple[str, ...] = ()
+
+    def conflict_prompts(self, first: int | None) -> int:
+        """Return how many prompts candidates are sampled for, of the first so many conflicts, or of all."""
+        return len(set(self.asked[:first])) if self.asked else min(self.conflicts, first or self.conflicts)
 
 
 def count(recipe: Recipe) -> Counts:
-    """Count the prepared data, or the raw data where nothing is prepared yet."""
+    """Count the prepared data, or the raw data where nothing is prepared yet.
+
+    There a label that a reward gives is not known, so that every pair is taken for a conflict.
+    """
     folder = recipe.layout.stage("prepare")
     manifest = Manifest.read(folder)
     if manifest and manifest.complete:
@@ -46,10 +55,11 @@ def count(recipe: Recipe) -> Counts:
     from sipo_pl.stages.prepare import read_raw
 
     splits = read_raw(recipe)
-    train, test = splits.train.rows, splits.test.rows
-    conflicts = [row for row in train if is_conflict(row, recipe.objective_names)]
+    found = (splits.train.rows, splits.validation.rows, splits.test.rows)
+    train, validation, test = ([*rows][: recipe.limit] for rows in found)
+    labelled = any(one.label for one in recipe.objectives)
+    conflicts = [row for row in train if labelled or is_conflict(row, recipe.objective_names)]
     source = "counted in the raw data, before lengths, overlaps and mixtures leave pairs out: more than there will be"
-    validation = splits.validation.rows
     # where there are no files of test prompts, as many as validation has are drawn
     drawn = test or list({row["prompt_id"]: row for row in validation}.values())
     return _of(source, train, conflicts, validation, drawn)
@@ -63,7 +73,7 @@ def _prepared(recipe: Recipe) -> list[Path]:
 def _of(
     source: str,
     train: Sequence[Mapping[str, Any]],
-    conflicts: Sequence[Any],
+    conflicts: Sequence[Mapping[str, Any]],
     validation: Sequence[Any],
     test: Sequence[Any],
 ) -> Counts:
@@ -77,6 +87,7 @@ def _of(
         responses=len({(row["prompt_id"], row[key]) for row in train for key in ("response_0", "response_1")}),
         prompt=_mean_tokens(row["prompt"] for row in train),
         response=_mean_tokens(texts),
+        asked=tuple(row["prompt_id"] for row in conflicts),
     )
 
 

@@ -1,7 +1,7 @@
 """What each stage takes that generates text."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sipo_pl.run.estimate.size import ITEM_BYTES
@@ -13,6 +13,7 @@ REVIEW_TOKENS, REVIEW_PROMPT, REWRITE_PROMPT = 150, 400, 900  # of one-shot prom
 
 def sample(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
     """Return the cost of sampling candidates."""
+    setting = replace(setting, configs={**setting.configs, "sample": config})
     return _candidates(config, setting, devices, _Texts(setting.counts.response, setting.objectives))
 
 
@@ -32,17 +33,13 @@ def rewrite(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
 def evaluate(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
     """Return the cost of answers to the test prompts, at each weight and by the base model."""
     each = setting.evaluated + bool(value(config, "model.base", True))
-    return _decode(
-        config, setting, devices, setting.counts.test, each, _Texts(setting.counts.response, setting.objectives)
-    )
+    return _answers("evaluate", config, setting, devices, each)
 
 
 def answer(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
     """Return the cost of the answers of all compared methods; what several have in common answers once."""
     each = setting.mixes * value(config, "model.samples_per_weight", 1)
-    return _decode(
-        config, setting, devices, setting.counts.test, each, _Texts(setting.counts.response, setting.objectives)
-    )
+    return _answers("answer", config, setting, devices, each)
 
 
 @dataclass(frozen=True)
@@ -60,19 +57,19 @@ class _Texts:
     extra: float = 0.0
 
 
-def _answers(config: Mapping[str, Any], setting: Setting, devices: int, each: int) -> Cost:
+def _answers(stage: str, config: Mapping[str, Any], setting: Setting, devices: int, each: int) -> Cost:
+    setting = replace(setting, configs={**setting.configs, stage: config})
     texts = _Texts(setting.counts.response, setting.objectives)
-    return _decode(config, setting, devices, setting.counts.test, each, texts)
+    return _decode(config, setting, devices, setting.test_prompts(stage), each, texts)
 
 
 def _candidates(config: Mapping[str, Any], setting: Setting, devices: int, texts: _Texts) -> Cost:
-    each = setting.sampled * value(config, "model.samples_per_weight", 1)
-    return _decode(config, setting, devices, setting.counts.conflicts, each, texts)
+    prompts = setting.sampled_prompts
+    return _decode(config, setting, devices, prompts, setting.candidates // max(1, prompts), texts)
 
 
 def _decode(config: Mapping[str, Any], setting: Setting, devices: int, prompts: int, each: int, texts: _Texts) -> Cost:
     counts, size, rates, extra = setting.counts, setting.size, setting.rates, texts.extra
-    prompts = min(prompts, value(config, "model.max_rows", prompts))
     rows = prompts * each
     made = min(texts.tokens, value(config, "model.decoding.max_new_tokens", texts.tokens))
     read = rows * (counts.response + REVIEW_TOKENS) if extra else prompts * counts.prompt  # headers are read once
@@ -81,6 +78,8 @@ def _decode(config: Mapping[str, Any], setting: Setting, devices: int, prompts: 
     cached = texts.policies * size.cached * ITEM_BYTES[setting.dtype]  # of a token
     held = at_once * (counts.prompt + extra + made)
     step = (weights + at_once * (counts.prompt + extra + made / 2) * cached) / rates.bandwidth
+    # a CPU takes longer to multiply than to read
+    step = max(step, 2 * size.with_head * texts.policies * at_once / rates.scoring)
     step = max(step, rates.step_seconds * size.layers / MEASURED_LAYERS)
     seconds = rows * made / at_once * step + 2 * size.linear * texts.policies * read / rates.scoring
     parts = devices if setting.spread else 1

@@ -20,7 +20,9 @@ def pairs(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
 def kept(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
     """Return the cost of a re-alignment."""
     # at most one response a conflict is kept, and is preferred over both of its pair; the adapter has the first's ranks
-    return _pairs(config, setting, devices, 2 * setting.counts.conflicts, adapters=2)
+    conflicts = setting.counts.conflicts
+    kept = min(conflicts, setting.of("sample", "model.max_rows", conflicts))
+    return _pairs(config, setting, devices, 2 * kept, adapters=2)
 
 
 def raco(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:

@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sipo_pl.messages.errors import UserError
-from sipo_pl.recipe.config.files import find_config, load_yaml
+from sipo_pl.recipe.components import import_class
 from sipo_pl.recipe.graph.node import Node
 from sipo_pl.recipe.methods import entrants
-from sipo_pl.recipe.recipe import Recipe
+from sipo_pl.recipe.recipe import Objective, Recipe
 from sipo_pl.registry import TRAINER_STAGES
 from sipo_pl.run.estimate.counts import count
 from sipo_pl.run.estimate.rates import rates_of
@@ -21,18 +19,22 @@ from sipo_pl.run.estimate.stages import Cost, Setting, cost_of, value
 HEADS = ("stage", "devices", "rows", "tokens", "hours", "GiB a device", "disk, GiB")
 CAVEAT = (
     "An estimate: expect the truth within a factor of two, more where texts end early or late. As many responses as\n"
-    "conflicts are taken to be kept, reward models to be as large as the base model, devices to share work evenly,\n"
-    "and layers on a GPU to be compiled: without recipe.compile short steps of fits take up to twice as long."
+    "conflicts are taken to be kept, no text to be marked, reward models to be as large as the base model, devices to\n"
+    "share work evenly, and layers on a GPU to be compiled: without recipe.compile short steps of fits take up to\n"
+    "twice as long."
 )
 
 
-def estimate(recipe: Recipe, device: str, stages: Sequence[tuple[Node, Sequence[str]]], gpus: int) -> str:
+def estimate(
+    recipe: Recipe, device: str, nodes: Sequence[Node], found: Mapping[str, Mapping[str, Any]], gpus: int
+) -> str:
     """Return the table of what stages will take.
 
     Args:
         recipe: what they share.
         device: see `rates.rates_of`.
-        stages: each with the words of its command.
+        nodes: the stages.
+        found: settings of all stages of the run, by their names.
         gpus: how many there are here, for `devices: auto`.
 
     Raises:
@@ -54,10 +56,12 @@ def estimate(recipe: Recipe, device: str, stages: Sequence[tuple[Node, Sequence[
         spread=recipe.device_map is not None,
         mixes=len({one.mix for one in compared}),
         entrants=len(compared),
+        judged=any(_needs_model(one) for one in recipe.objectives),
+        configs=found,
     )
     lines, total = [], Cost(0, 0.0, 0.0, 0.0, 0.0)
-    for node, words in stages:
-        config = settings(words)
+    for node in nodes:
+        config = found[node.name]
         devices = _devices(config, gpus) if node.config in TRAINER_STAGES else 1
         cost = cost_of(node.config, config, setting, devices)
         if cost is None:
@@ -79,17 +83,14 @@ def estimate(recipe: Recipe, device: str, stages: Sequence[tuple[Node, Sequence[
     return "\n".join([_table([list(HEADS), *lines]), "", *said, "", CAVEAT])
 
 
-def settings(words: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a stage's command: its config, with the options over it."""
-    at = words.index("--config") + 1
-    config: dict[str, Any] = load_yaml(find_config(words[at]))
-    options = words[at + 1 :]
-    for option, text in zip(options[::2], options[1::2], strict=True):
-        inside, keys = config, option.removeprefix("--").split(".")
-        for key in keys[:-1]:
-            inside = inside.setdefault(key, {})
-        inside[keys[-1]] = yaml.safe_load(text)
-    return config
+def _needs_model(objective: Objective) -> bool:
+    """Return whether a model measures an objective: a reward model, or the policies where it has no reward."""
+    if objective.reward is None:
+        return True
+    from sipo_pl.rewards.model_reward import ModelReward
+
+    kind = import_class(objective.reward["class_path"])
+    return not isinstance(kind, type) or issubclass(kind, ModelReward)
 
 
 def read_config(base_model: str) -> Mapping[str, Any]:

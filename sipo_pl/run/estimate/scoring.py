@@ -10,27 +10,33 @@ def score(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
     """Return the cost of the implicit rewards of candidates, rewrites and the responses of their pairs."""
     counts = setting.counts
     rewritten = setting.rewrites and value(config, "model.rewrites", True)
-    rows = counts.conflicts * setting.sampled * (2 if rewritten else 1) + 2 * counts.conflicts
-    groups = setting.objectives + setting.sampled + 1  # policies, interpolations, base
-    tokens = rows * counts.response + counts.conflicts * counts.prompt  # prompts are shared by what answers them
+    rows = setting.candidates * (2 if rewritten else 1) + 2 * setting.sampled_pairs
+    soups = setting.sampled if value(config, "model.soups", True) else 0
+    groups = setting.objectives + soups + 1  # policies, interpolations, base
+    tokens = rows * counts.response + setting.sampled_prompts * counts.prompt  # prompts are shared by what answers them
     return _score(setting, devices, rows, groups * tokens)
 
 
 def measure(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
     """Return the cost of the rewards of an evaluation's answers."""
-    counts = setting.counts
-    rows = counts.test * (setting.evaluated + 1)
-    return _score(setting, devices, rows, rows * (counts.response + counts.prompt))
+    answered = f"evaluate-{value(config, 'policies', 'align')}"
+    rows = setting.test_prompts(answered) * (setting.evaluated + bool(setting.of(answered, "model.base", True)))
+    return _score(setting, devices, rows, _judged_tokens(setting, rows))
 
 
 def judge(config: Mapping[str, Any], setting: Setting, devices: int) -> Cost:
     """Return the cost of the rewards of all methods' answers, and of a judge that reads each beside the baseline's."""
     counts = setting.counts
-    rows = counts.test * setting.entrants
-    tokens = rows * (counts.response + counts.prompt)
+    rows = setting.test_prompts("answer") * setting.entrants
+    tokens = _judged_tokens(setting, rows)
     if value(config, "model.judge", None):
         tokens += 2 * rows * (counts.prompt + 2 * counts.response)  # in both orders
     return _score(setting, devices, rows, tokens)
+
+
+def _judged_tokens(setting: Setting, rows: int) -> float:
+    """Return the tokens that reward models read of rows; formulas take no time worth the name."""
+    return rows * (setting.counts.response + setting.counts.prompt) if setting.judged else 0.0
 
 
 def _score(setting: Setting, devices: int, rows: int, tokens: float) -> Cost:

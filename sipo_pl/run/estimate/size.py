@@ -67,6 +67,11 @@ class ModelSize:
         return self.layers * sum(wide * high for wide, high in self._shapes.values())
 
     @property
+    def with_head(self) -> int:
+        """Return the weights that a token whose next one is predicted is multiplied by."""
+        return self.linear + self.vocabulary * self.hidden
+
+    @property
     def parameters(self) -> int:
         return self.linear + self.vocabulary * self.hidden * (1 if self.tied else 2)
 

@@ -1,7 +1,7 @@
 """What each stage takes, as arithmetic on counts, sizes, settings and rates."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sipo_pl.recipe.components import import_class
@@ -51,6 +51,8 @@ class Setting:
         spread: a prediction has its model on all devices at once
         mixes: fusions of policies that answer in a comparison
         entrants: compared methods, each at every weight that it answers for
+        judged: whether a model measures any of the objectives, not formulas alone
+        configs: settings of the run's stages, by their names; some stages work on what others make
     """
 
     counts: Counts
@@ -65,6 +67,32 @@ class Setting:
     spread: bool = False
     mixes: int = 0
     entrants: int = 0
+    judged: bool = True
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def of(self, stage: str, key: str, default: Any) -> Any:
+        """Return a setting of one of the run's stages; the default where it has none."""
+        return value(self.configs.get(stage, {}), key, default)
+
+    @property
+    def sampled_prompts(self) -> int:
+        """Return how many prompts candidates are sampled for."""
+        return self.counts.conflict_prompts(self.of("sample", "model.max_rows", None))
+
+    @property
+    def candidates(self) -> int:
+        """Return how many candidates are sampled."""
+        return self.sampled_prompts * self.sampled * int(self.of("sample", "model.samples_per_weight", 1))
+
+    @property
+    def sampled_pairs(self) -> int:
+        """Return how many conflicting pairs have the prompts that candidates are sampled for."""
+        every = self.counts.conflict_prompts(None)
+        return round(self.counts.conflicts * self.sampled_prompts / max(1, every))
+
+    def test_prompts(self, stage: str) -> int:
+        """Return how many test prompts a stage answers."""
+        return min(self.counts.test, self.of(stage, "model.max_rows", self.counts.test))
 
 
 def value(config: Mapping[str, Any], key: str, default: Any) -> Any:
