@@ -5,8 +5,13 @@ border between prompt and response. So another template, base, dtype or adapter 
 A file is named for what it holds, so that a damaged one is known, removed, and its rows are computed anew.
 """
 
+<<<<<<< HEAD
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+=======
+import math
+from collections.abc import Callable, Iterable, Sequence
+>>>>>>> e6ff4d7 (converted ffd45d6)
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,6 +115,9 @@ def reference_logps(
         batch_rows: rows in one forward.
         on_rows: told the number of rows done, for progress.
         devices: which share the forwards out among them.
+
+    Raises:
+        UserError: a log-probability that is no number.
     """
     cached = cache.lookup(rows)
     missing = {row_key(row): row for row in rows if row_key(row) not in cached}
@@ -124,6 +132,11 @@ def reference_logps(
         without_gradients = torch.no_grad() if devices.in_step else torch.inference_mode()
         with without_gradients, stack.reference():
             logps: list[float] = shared_prompt_logps(forward, batch)[0].tolist()
+        if wrong := sum(not math.isfinite(logp) for logp in logps):
+            raise UserError(
+                f"{wrong} of {len(batch)} responses have a log-probability that is no number (nan or -inf) under the "
+                "reference: the base model overflows, or never says one of their tokens"
+            )
         return logps
 
     for start in range(0, len(mine), SHARD_BATCHES):
