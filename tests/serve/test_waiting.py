@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,18 +22,20 @@ from sipo_pl.serve.prompts import characters_of_a_token
 from sipo_pl.serve.shortest_first import ShortestFirst
 from sipo_pl.text.templates import PromptTemplate
 
-SLOW = "{% for i in range(N) %}{% for j in range(1000) %}{% endfor %}{% endfor %}"
+LOOPS = "{% for i in range(N) %}{% for j in range(1000) %}{% endfor %}{% endfor %}"
+SLOW = "{% if messages[-1]['content'] == 'slow' %}" + LOOPS + "{% endif %}"
 SECONDS = 1.2  # that the slow template takes, about, on this machine
-TOKENS = len("<user\nhi>\n<assistant\n")  # of the prompt, whose marks are one token each
+SLOWLY: dict[str, Any] = {"messages": [{"role": "user", "content": "slow"}]}
+TOKENS = len("<user\nslow>\n<assistant\n")  # of the prompt, whose marks are one token each
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of policies whose chat template takes seconds."""
+    """Folder of policies whose chat template takes seconds for one prompt."""
     folder = tmp_path_factory.mktemp("slow")
     tokenizer = make_tiny_tokenizer(chat_template=CHAT_TEMPLATE + SLOW.replace("N", "1000"))
     begun = time.thread_time()  # which a busy machine does not lengthen
-    tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+    tokenizer.apply_chat_template(SLOWLY["messages"], tokenize=False)
     rounds = int(1000 * SECONDS / (time.thread_time() - begun))
     base = make_tiny_model(folder / "model", chat_template=CHAT_TEMPLATE + SLOW.replace("N", str(rounds)))
     return write_policies(folder / "talk", base, ("kind", "short"), Template("chat"), spread=0.1)
@@ -57,7 +60,7 @@ def wait_for(url: str, open_ones: int) -> None:
 
 
 def test_a_prompt_that_takes_too_long_is_a_request_that_does(url: str) -> None:
-    answer = httpx.post(url + CHAT, json=valid("talk"), timeout=60)
+    answer = httpx.post(url + CHAT, json=valid("talk", **SLOWLY), timeout=60)
     assert answer.status_code == 504
     assert answer.json()["error"]["code"] == "timeout"
 
@@ -65,7 +68,7 @@ def test_a_prompt_that_takes_too_long_is_a_request_that_does(url: str) -> None:
 def test_requests_whose_prompts_wait_are_in_the_queue(url: str) -> None:
     async def ask() -> list[int]:
         async with httpx.AsyncClient(timeout=60) as client:
-            found = await asyncio.gather(*(client.post(url + CHAT, json=valid("talk")) for _ in range(5)))
+            found = await asyncio.gather(*(client.post(url + CHAT, json=valid("talk", **SLOWLY)) for _ in range(5)))
             return sorted(one.status_code for one in found)
 
     assert asyncio.run(ask()) == [429, 429, 504, 504, 504]
@@ -74,7 +77,7 @@ def test_requests_whose_prompts_wait_are_in_the_queue(url: str) -> None:
 def test_a_client_that_goes_while_its_prompt_waits_is_not_served(slow: Path) -> None:
     async def leave(url: str) -> None:
         async with httpx.AsyncClient(timeout=60) as client:
-            asked = [asyncio.create_task(client.post(url + CHAT, json=valid("talk"))) for _ in range(3)]
+            asked = [asyncio.create_task(client.post(url + CHAT, json=valid("talk", **SLOWLY))) for _ in range(3)]
             await asyncio.to_thread(wait_for, url, 3)
             for task in asked:
                 task.cancel()
@@ -134,7 +137,7 @@ def test_a_server_that_ends_tells_those_who_wait(slow: Path, endless: Path, capf
     answers: list[httpx.Response] = []
 
     def ask(url: str, path: str) -> None:
-        answers.append(httpx.post(url + path, json=valid("talk", max_tokens=1900), timeout=60))
+        answers.append(httpx.post(url + path, json=valid("talk", max_tokens=1900, **SLOWLY), timeout=60))
 
     # the prompts of the first wait for a thread, those of the second are decoded or wait for a slot
     for folder in (slow, endless):

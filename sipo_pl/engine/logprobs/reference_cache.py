@@ -5,13 +5,9 @@ border between prompt and response. So another template, base, dtype or adapter 
 A file is named for what it holds, so that a damaged one is known, removed, and its rows are computed anew.
 """
 
-<<<<<<< HEAD
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-=======
 import math
-from collections.abc import Callable, Iterable, Sequence
->>>>>>> e6ff4d7 (converted ffd45d6)
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
