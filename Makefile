@@ -9,6 +9,8 @@ BENCH_DATA ?= configs/quickstart/data/train.jsonl
 PYTEST_ARGS ?=
 LOAD_ARGS ?=
 PYTEST_PROCESSES ?= 2
+# whose internals interop/ enters, and what they pin
+INTERNALS := lightning pytorch-lightning transformers huggingface-hub tokenizers jsonargparse deepspeed peft accelerate
 
 BIN := $(VENV)/bin
 # compiled once, which every process would else do anew where PYTHONDONTWRITEBYTECODE is set
@@ -22,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test bench crash load soak mutants notebook lint format clean compare
+.PHONY: help quickstart test compat bench crash load soak mutants notebook lint format clean compare
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +47,11 @@ compare: $(VENV)/.installed  ## all methods beside each other on a tiny model, o
 
 test: $(VENV)/.installed $(VENV)/.embedded  ## all tests, offline
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+compat: $(BIN)/uv  ## the contract tests of interop/ against the newest releases of the libraries, in an environment of their own
+	$(MAKE) VENV=$(VENV)-newest $(VENV)-newest/.installed
+	$(BIN)/uv pip install --python $(VENV)-newest/bin/python --upgrade --no-deps $(INTERNALS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)-newest/bin/python -m pytest -n0 tests/interop
 
 bench: $(VENV)/.installed $(VENV)/.embedded $(VENV)/.bench  ## the project beside its peers on two CPU cores, half an hour; fails where a target is missed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(BENCH_DATA)

@@ -19,6 +19,7 @@ def completion(shell: Literal["bash", "zsh", "tcsh"]) -> None:
 def _program(file: Any) -> argparse.ArgumentParser:
     """Return one parser of all commands, with their options as they are completed."""
     from sipo_pl.cli.main import COMMANDS, TRAINER_COMMANDS
+    from sipo_pl.interop.jsonargparse import parser_actions
     from sipo_pl.recipe.config.command_parser import build_parser
 
     program = argparse.ArgumentParser("sipo_pl")
@@ -26,7 +27,7 @@ def _program(file: Any) -> argparse.ArgumentParser:
     for name, (target, told) in COMMANDS.items():
         module, _, function = target.partition(":")
         own = build_parser(name, getattr(importlib.import_module(module), function))
-        _add(commands.add_parser(name, help=told), own._actions, file)
+        _add(commands.add_parser(name, help=told), parser_actions(own), file)
     for name, told in TRAINER_COMMANDS.items():
         _add(commands.add_parser(name, help=told), _trainer_actions(), file)
     return program
@@ -36,6 +37,7 @@ def _trainer_actions() -> list[argparse.Action]:
     """Return the options that all trainer commands have; the others depend on the stage."""
     from jsonargparse import ArgumentParser
 
+    from sipo_pl.interop.jsonargparse import parser_actions
     from sipo_pl.recipe.config.command_parser import add_overwrite, add_recipe
 
     parser = ArgumentParser("sipo_pl")
@@ -46,7 +48,7 @@ def _trainer_actions() -> list[argparse.Action]:
     parser.add_argument("--print_config", action="store_true", help="print what the stage would use")
     add_recipe(parser)
     add_overwrite(parser)
-    return list(parser._actions)
+    return parser_actions(parser)
 
 
 def _add(parser: argparse.ArgumentParser, actions: list[argparse.Action], file: Any) -> None:
@@ -66,7 +68,9 @@ def _choices(action: argparse.Action) -> list[str] | None:
         return [str(choice) for choice in action.choices]
     from typing import get_args, get_origin
 
-    hint = getattr(action, "_typehint", None)
+    from sipo_pl.interop.jsonargparse import type_of
+
+    hint = type_of(action)
     for one in (hint, *get_args(hint)):
         if get_origin(one) is Literal:
             return [str(choice) for choice in get_args(one)]

@@ -7,6 +7,7 @@ import sipo_pl
 
 PACKAGE = Path(sipo_pl.__file__).parent
 INTERNALS = {
+    "_actions",
     "_attn_implementation",
     "_hf_hook",
     "_is_in_bad_fork",
@@ -14,6 +15,7 @@ INTERNALS = {
     "_model_mapping",
     "_parse_ckpt_path",
     "_set_seed",
+    "_typehint",
     "ds_id",
     "parameter_offload",
     "procs",

@@ -11,11 +11,12 @@ import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
+from sipo_pl.interop.jsonargparse import parser_options
 from sipo_pl.messages.errors import SettingError, UsageError
 from sipo_pl.recipe.checks import check_recipe
 from sipo_pl.recipe.config.errors import explain, find_place
 from sipo_pl.recipe.config.files import RECIPE_FILE, find_config, load_yaml
-from sipo_pl.recipe.config.keys import check_config_files, check_stage, parser_options
+from sipo_pl.recipe.config.keys import check_config_files, check_stage
 from sipo_pl.recipe.recipe import Recipe
 
 

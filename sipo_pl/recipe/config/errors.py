@@ -5,22 +5,24 @@ import re
 import sys
 from collections.abc import Collection, Sequence
 
+from sipo_pl.interop.jsonargparse import (
+    KEY,
+    LITERAL,
+    MISSING,
+    NO_ARGUMENT,
+    NO_CLASS,
+    NO_CONFIG,
+    NO_FILE,
+    NO_MODULE,
+    RESTRICTED,
+    TYPE,
+    UNION,
+    UNKNOWN,
+    VALUE,
+)
 from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.config.files import entries, find_config, named_in
 
-_KEY = re.compile(r"[Pp]arser key [\"'](?P<key>[\w.]+)[\"']")
-_VALUE = re.compile(r"(?:Got value|Given value): (?P<value>.*?)(?:\. Got value: .*)?$", re.MULTILINE)
-_UNION = re.compile(r"Subtypes: (?P<type>.*)")
-_TYPE = re.compile(r"Expected a (?P<type>.*?)(?:\. Got value.*)?$", re.MULTILINE)
-_RESTRICTED = re.compile(r"Not of type \w+: (?P<value>.*) does not conform to restriction v(?P<limit>.*)")
-_NO_CONFIG = re.compile(r"Unable to load config \"(?P<path>[^\"]+)\"")
-_LITERAL = re.compile(r"typing\.Literal\[([^\]]*)\]")
-_NO_CLASS = re.compile(r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'")
-_NO_MODULE = re.compile(r"No module named '(?P<name>[\w.]+)'")
-_NO_ARGUMENT = re.compile(r"Option '(?P<name>[\w.]+)' is not accepted")
-_NO_FILE = re.compile(r"(?:File|Path) does not exist: (?P<path>\S+)")
-_MISSING = re.compile(r"the following arguments are required: (?P<keys>.*)")
-_UNKNOWN = re.compile(r"unrecognized arguments: (?P<option>[^\s=]+)")
 _SOURCE = "jsonargparse.typing.HubName | jsonargparse.typing.Path_fr"
 _LONGEST = 300
 
@@ -37,14 +39,14 @@ def explain(
         group: what the user wrote before every option of this parser, such as ``recipe.``; empty for options proper.
     """
     text = str(error.message if isinstance(error, argparse.ArgumentError) else error).strip()
-    if found := _UNKNOWN.search(text):
+    if found := UNKNOWN.search(text):
         return _unknown_option(found["option"], known, group)
-    if found := _MISSING.search(text):
+    if found := MISSING.search(text):
         keys = found["keys"].split(", ")
         return _missing([key if key in known else key.partition(".")[2] or key for key in keys], arguments, group)
-    if isinstance(error, argparse.ArgumentError) and error.argument_name and not _KEY.search(text):
+    if isinstance(error, argparse.ArgumentError) and error.argument_name and not KEY.search(text):
         return UsageError(f"{error.argument_name}: {text}")
-    keys = [match["key"] for match in _KEY.finditer(text)]
+    keys = [match["key"] for match in KEY.finditer(text)]
     if not keys:
         return UsageError(_one_line(text))
     key = max((name for name in keys if name in known), key=len, default=keys[-1])
@@ -74,20 +76,20 @@ def _missing(keys: Sequence[str], arguments: Sequence[str], group: str) -> Usage
 
 def _problem(text: str, inner: str) -> str | None:
     """Say what is wrong with the value of a key, whose last part is `inner`; None where it has no value."""
-    if found := _NO_FILE.search(text):
+    if found := NO_FILE.search(text):
         return f"no such file {found['path']}"
-    if found := _NO_CLASS.search(text):
+    if found := NO_CLASS.search(text):
         classes = [name for name, value in vars(sys.modules[found["module"]]).items() if isinstance(value, type)]
         return f"{found['module']} has no {found['name']!r}{nearest(found['name'], classes)}"
-    if found := _NO_MODULE.search(text):
+    if found := NO_MODULE.search(text):
         return f"no module {found['name']!r}"
-    if found := _NO_ARGUMENT.search(text):
+    if found := NO_ARGUMENT.search(text):
         return f"no key {found['name']!r}"
-    if found := _NO_CONFIG.search(text):
+    if found := NO_CONFIG.search(text):
         return f"no such file {found['path']!r}"
-    if found := _RESTRICTED.search(text):
+    if found := RESTRICTED.search(text):
         return f"expected a number {found['limit']}, found {found['value']}"
-    values, kinds = _VALUE.search(text), _UNION.search(text) or _TYPE.search(text)
+    values, kinds = VALUE.search(text), UNION.search(text) or TYPE.search(text)
     if not values or not kinds:
         return _one_line(text[text.rindex(inner) + len(inner) :].strip("\"': \n"))
     value = values["value"].strip()
@@ -99,8 +101,8 @@ def _problem(text: str, inner: str) -> str | None:
 
 def _readable(kinds: str) -> tuple[str, list[str]]:
     """Return a type of Python in words, and the values that it lists."""
-    choices = [word.strip() for group in _LITERAL.findall(kinds) for word in group.split(",")]
-    kinds = _LITERAL.sub("", kinds).replace(_SOURCE, "file")
+    choices = [word.strip() for group in LITERAL.findall(kinds) for word in group.split(",")]
+    kinds = LITERAL.sub("", kinds).replace(_SOURCE, "file")
     names = re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>", kinds)
     names += re.findall(r"(?:list|dict|tuple)\[(?:[^\[\]]|\[[^\]]*\])*\]", kinds)
     words = ["null" if name == "NoneType" else name for name in names]

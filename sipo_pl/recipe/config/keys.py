@@ -9,6 +9,7 @@ from typing import Any, get_args
 import yaml
 from jsonargparse import ArgumentParser
 
+from sipo_pl.interop.jsonargparse import parser_options
 from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.components import KEYS
 from sipo_pl.recipe.config.files import Entry, entries, find_config, included, load_yaml, named_in
@@ -70,16 +71,6 @@ def refuse_stage_config(name: str) -> None:
         raise UsageError(
             f"{name}: the config of stage {stage!r}, not a recipe; `sipo_pl {verb} --config {name}` runs it"
         )
-
-
-def parser_options(parser: ArgumentParser) -> dict[str, Any]:
-    """Return the type of each option of a parser, by its dotted name; groups and what only prints are left out."""
-    actions = [action for action in parser._actions if action.option_strings and not _only_prints(action)]
-    return {action.dest: getattr(action, "_typehint", None) for action in actions}
-
-
-def _only_prints(action: Any) -> bool:
-    return "ConfigLoad" in type(action).__name__ or "Help" in type(action).__name__ or action.dest == "print_config"
 
 
 def _check_key(entry: Entry, options: Mapping[str, Any]) -> bool:

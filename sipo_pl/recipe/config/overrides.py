@@ -8,11 +8,12 @@ from typing import Any
 
 import yaml
 
+from sipo_pl.interop.jsonargparse import parser_options
 from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.config.command_parser import make_recipe, recipe_parser
 from sipo_pl.recipe.config.errors import explain, find_place
 from sipo_pl.recipe.config.files import find_config, load_yaml
-from sipo_pl.recipe.config.keys import check_config_files, parser_options, refuse_stage_config
+from sipo_pl.recipe.config.keys import check_config_files, refuse_stage_config
 from sipo_pl.recipe.recipe import Objective, Recipe
 from sipo_pl.registry import SMALL_STAGES, TRAINER_STAGES
 
