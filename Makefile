@@ -82,7 +82,7 @@ format: $(VENV)/.installed  ## rewrite the code as ruff likes it
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment, builds and caches; runs stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-newest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp stands for one finished installation.
