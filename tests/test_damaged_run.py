@@ -1,6 +1,7 @@
 """Finished and half-finished runs that were damaged, moved, or have no room left."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -135,6 +136,22 @@ def test_a_model_that_was_replaced_is_found_before_anything_runs(
     with pytest.raises(UserError, match=r"not the model that the policies were trained on: its .* differ"):
         open_source(moved / "run")
     assert open_source(moved / "run", base_model=str(model)).names == ("kind", "short")  # which the user insists on
+
+
+def test_a_run_over_a_model_that_was_replaced_stops(moved: Path, talkative_model: Path, command: Command) -> None:
+    model, recipe = moved / "model", moved / "recipe.yaml"
+    shutil.copytree(talkative_model, model)
+    recipe.write_text(recipe.read_text().replace(str(talkative_model), str(model)))
+    said = command("run", "--config", recipe)
+    assert said.code == 0, said.err
+    assert said.err.count(": complete") == 16
+    before = states(moved / "run")
+    other_model(model)
+    said = command("run", "--config", recipe)
+    assert said.code == 1
+    expected = rf"sipo_pl run: {moved}/run/\S+: the base model has changed, in its weights or config, since it was made"
+    assert re.match(expected, said.err.splitlines()[-1])
+    assert states(moved / "run") == before
 
 
 def complete(folder: Path) -> tuple[Path, Manifest]:

@@ -55,3 +55,9 @@ def test_every_stage_of_a_finished_run_is_complete_and_none_of_another_seed(fini
         assert look_at(node.verb, words).complete, node.name
         seeded = node.config not in ("combine", "filter")  # which draw nothing
         assert look_at(node.verb, [*words, "--recipe.seed=99"]).complete != seeded, node.name
+
+
+def test_an_earlier_name_of_a_class_makes_no_other_stage(finished_run: Path) -> None:
+    words = ["--config", str(finished_run / "align.yaml"), "--objective=kind"]
+    for name in ("sipo_pl.losses.DPO", "sipo_pl.method.losses.DPO"):
+        assert look_at("fit", [*words, f"--model.loss.class_path={name}"]).complete
