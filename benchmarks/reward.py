@@ -18,7 +18,7 @@ from benchmarks.measuring import Run, fastest, interleaved, matmul_rate
 from benchmarks.models import Ours, Peer, Setting
 from benchmarks.peers import rewards_with_peft
 from benchmarks.texts import scored_rows, without_sharing
-from sipo_pl.engine.lora.adapters import Factors, interpolations
+from sipo_pl.engine.lora.adapters import Factors, interpolate
 from sipo_pl.engine.lora.policies import PolicySet
 from sipo_pl.engine.models.compilation import compile_layers
 from sipo_pl.method.divergences import ReverseKL
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     setting = options.setting_of(args)
     ours = Ours(setting)
     aligned = ours.random_factors(3)
-    factors = [*aligned, *interpolations(aligned[:2], PAIR_POINTS)]
+    factors = [*aligned, *(interpolate(aligned[:2], point) for point in PAIR_POINTS)]
     if args.compile:
         compile_layers(ours.model)
     rows = scored_rows(args, ours.model.config.vocab_size)

@@ -6,10 +6,10 @@ import torch
 
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
-from sipo_pl.method.divergences.alpha import UnscaledAlpha
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.divergence import recipe_divergence
 from sipo_pl.recipe.recipe import Component, Data, Objective, Recipe
+from sipo_pl.released.divergences import UnscaledAlpha
 
 
 def recipe(divergence: Component | None = None, **compat: Any) -> Recipe:

@@ -20,17 +20,9 @@ def tied_everywhere(row: PairRow, names: Iterable[str]) -> bool:
     return all(row["preferred"][name] == -1 for name in names)
 
 
-def is_conflict(row: PairRow, names: Sequence[str], *, tie_is_conflict: bool = False) -> bool:
-    """Return whether two of the objectives `names` prefer different responses.
-
-    Args:
-        row: the pair.
-        names: objectives.
-        tie_is_conflict: count a tie against a preference as a conflict, as the released code does; else a pair with a
-            tie is none.
-    """
-    differ = len({row["preferred"][name] for name in names}) > 1
-    return differ and (tie_is_conflict or not has_tie(row, names))
+def is_conflict(row: PairRow, names: Sequence[str]) -> bool:
+    """Return whether two of the objectives `names` prefer different responses; a pair with a tie is no conflict."""
+    return len({row["preferred"][name] for name in names}) > 1 and not has_tie(row, names)
 
 
 def statistics(

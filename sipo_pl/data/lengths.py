@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sipo_pl.data.rows import PairRow, PromptRow
-from sipo_pl.messages.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from sipo_pl.text.templates import PromptTemplate
 
 
@@ -33,12 +30,10 @@ class Lengths:
 
     Args:
         template: renders and tokenises, as in training and decoding.
-        loose: let `fits` measure as the released code does, see `loose_lengths`.
     """
 
-    def __init__(self, template: "PromptTemplate", *, loose: bool = False) -> None:
+    def __init__(self, template: "PromptTemplate") -> None:
         self._template = template
-        self._loose = loose
         self.largest_token = 0  # of all that was measured
         self._prompts: dict[str, int] = {}
         self._texts: dict[tuple[str, str], TextLength] = {}
@@ -72,8 +67,6 @@ class Lengths:
 
     def fits(self, row: PairRow, max_length: int) -> bool:
         """Return whether the prompt fits with either response."""
-        if self._loose:
-            return max(loose_lengths(self._template.tokenizer, row)) <= max_length
         return max(side.whole for side in self.sides(row)) <= max_length
 
     def table(self, pairs: Sequence[PairRow]) -> dict[str, list[int]]:
@@ -89,17 +82,3 @@ class Lengths:
             "response": [length.response for length in texts.values()],
             "whole": [length.whole for length in texts.values()],
         }
-
-
-def loose_lengths(tokenizer: "PreTrainedTokenizerBase", row: PairRow) -> tuple[int, int]:
-    """Return the tokens of the prompt and of each response, tokenised apart: BOS twice, no template, no EOS.
-
-    Raises:
-        UserError: for chat messages, which the released code does not know.
-    """
-    if not isinstance(row["prompt"], str):
-        raise UserError("compat.loose_length_filter: prompts that are chat messages have no text to be measured")
-    prompt, first, second = (
-        len(tokenizer(text)["input_ids"]) for text in (row["prompt"], row["response_0"], row["response_1"])
-    )
-    return prompt + first, prompt + second

@@ -1,10 +1,11 @@
 """A train split of which a given share conflicts."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 Pair = TypeVar("Pair")
+End = Literal["first", "last"]
 
 
 class Mixed(NamedTuple, Generic[Pair]):
@@ -21,14 +22,18 @@ class Mixed(NamedTuple, Generic[Pair]):
     merged: list[Pair]
 
 
+def end_of(part: Sequence[Pair], count: int, take: End) -> list[Pair]:
+    """Return the first or the last `count` pairs of a part, in their order."""
+    return list(part[:count] if take == "first" else part[len(part) - count :])
+
+
 def mix(
     conflicting: Sequence[Pair],
     others: Sequence[Pair],
     share: float,
-    take: Literal["first", "last"] = "first",
+    take: End = "first",
     seed: int = 42,
-    *,
-    zero_takes_all: bool = False,
+    taken: Callable[[Sequence[Pair], int, End], list[Pair]] = end_of,
 ) -> Mixed[Pair]:
     """Mix min(C, M) pairs: int(min(C, M) * share) of the C conflicting ones, the rest of the M others.
 
@@ -38,17 +43,11 @@ def mix(
         share: share of conflicting pairs, from 0 to 1.
         take: which end of either part is taken.
         seed: seed of the shuffle, by which the released mixtures can be made again.
-        zero_takes_all: with `take` last, take the whole part where none of it is asked for, as the released code does.
+        taken: takes so many pairs from an end of a part, see `end_of`.
     """
     total = min(len(conflicting), len(others))
     count = int(total * share)
-    chosen = [_take(part, size, take, zero_takes_all) for part, size in ((conflicting, count), (others, total - count))]
+    chosen = [taken(part, size, take) for part, size in ((conflicting, count), (others, total - count))]
     merged = [*chosen[0], *chosen[1]]
     random.Random(seed).shuffle(merged)
     return Mixed(chosen[0], chosen[1], merged)
-
-
-def _take(part: Sequence[Pair], count: int, take: Literal["first", "last"], zero_takes_all: bool) -> list[Pair]:
-    if take == "first":
-        return list(part[:count])
-    return list(part) if count == 0 and zero_takes_all else list(part[len(part) - count :])

@@ -1,16 +1,21 @@
 """Which response of a pair is preferred under an objective, and the tokenised pairs that a fit trains on."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from sipo_pl.data.loader import RowKey, TrainingPair, row_key
 from sipo_pl.data.rows import KeptRow, PairRow
 from sipo_pl.text.prompt import Prompt, TextRow
-from sipo_pl.text.templates import Encoded, PromptTemplate, common_prefix_length
+from sipo_pl.text.templates import Encoded, PromptTemplate
 
 Select = Literal["own", "any", "agreed"]
+Mask = Callable[[TrainingPair], TrainingPair]
+
+
+def mask_prompt(pair: TrainingPair) -> TrainingPair:
+    """Return the pair with the tokens that are learned: those of both responses, as its rows have them."""
+    return pair
 
 
 def preference_pairs(
@@ -20,7 +25,7 @@ def preference_pairs(
     max_length: int,
     *,
     select: Select = "own",
-    common_prefix_mask: bool = False,
+    mask: Mask = mask_prompt,
 ) -> tuple[list[TrainingPair], Counter[str]]:
     """Tokenise prepared pairs as `objective` prefers them.
 
@@ -32,7 +37,7 @@ def preference_pairs(
         select: own takes the pairs that `objective` decides; any those that at least one objective decides, of which
             the first, after `objective`, tells the chosen response; agreed those whose winner wins under every
             objective (Reward Consistency, arXiv 2504.11337).
-        common_prefix_mask: see `mask_common_prefix`.
+        mask: tells which tokens are learned, see `mask_prompt`.
 
     Returns:
         The pairs, and how many rows were left out by reason: a tie, a conflict where all shall agree, longer than
@@ -53,7 +58,7 @@ def preference_pairs(
         responses = (row["response_0"], row["response_1"])
         signs = {name: _sign(index, preferred) for name, index in row["preferred"].items()}
         asked.append(_Asked(row["pair_id"], row["prompt"], responses[preferred], responses[1 - preferred], signs))
-    return _tokenized(asked, template, max_length, common_prefix_mask, dropped), dropped
+    return _tokenized(asked, template, max_length, mask, dropped), dropped
 
 
 def _sign(index: int, chosen: int) -> int:
@@ -66,7 +71,7 @@ def realignment_pairs(
     template: PromptTemplate,
     max_length: int,
     *,
-    common_prefix_mask: bool = False,
+    mask: Mask = mask_prompt,
 ) -> tuple[list[TrainingPair], Counter[str]]:
     """Tokenise the pairs of re-alignment: each kept response over the one objective 1 prefers, then over the other.
 
@@ -78,7 +83,7 @@ def realignment_pairs(
         objectives: names, in the recipe's order.
         template: renders and tokenises.
         max_length: longest row in tokens.
-        common_prefix_mask: see `mask_common_prefix`.
+        mask: tells which tokens are learned, see `mask_prompt`.
 
     Returns:
         The pairs, two or three a row, and how many were left out by reason.
@@ -93,17 +98,7 @@ def realignment_pairs(
         for name, text in rejected.items():
             asked.append(_Asked(f"{row['pair_id']}>{name}", row["prompt"], row["kept"], text, signs))
     dropped = Counter[str]()
-    return _tokenized(asked, template, max_length, common_prefix_mask, dropped), dropped
-
-
-def mask_common_prefix(pair: TrainingPair) -> TrainingPair:
-    """Count what both rows begin with alike to the prompt, as the released code does (`compat.common_prefix_mask`).
-
-    A first word that both responses share is then learned by neither term of a loss; of equal rows nothing is left.
-    """
-    length = common_prefix_length(pair.chosen.input_ids, pair.rejected.input_ids)
-    chosen, rejected = (Encoded(row.input_ids, length) for row in pair.rows)
-    return replace(pair, chosen=chosen, rejected=rejected)
+    return _tokenized(asked, template, max_length, mask, dropped), dropped
 
 
 class _Asked(NamedTuple):
@@ -120,7 +115,7 @@ def _tokenized(
     asked: Sequence[_Asked],
     template: PromptTemplate,
     max_length: int,
-    common_prefix_mask: bool,
+    mask: Mask,
     dropped: Counter[str],
 ) -> list[TrainingPair]:
     """Return the pairs, masked as asked, without those that are too long or leave nothing to learn from."""
@@ -128,9 +123,7 @@ def _tokenized(
     pairs = []
     for one, chosen, rejected in zip(asked, rows[::2], rows[1::2], strict=True):
         texts = (TextRow(one.prompt, one.chosen), TextRow(one.prompt, one.rejected))
-        pair = TrainingPair(one.pair_id, chosen, rejected, one.signs, texts)
-        if common_prefix_mask:
-            pair = mask_common_prefix(pair)
+        pair = mask(TrainingPair(one.pair_id, chosen, rejected, one.signs, texts))
         if max(len(row.input_ids) for row in pair.rows) > max_length:
             dropped["longer than max_length"] += 1
         elif min(row.response_length for row in pair.rows) == 0:

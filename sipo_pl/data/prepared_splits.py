@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sipo_pl.data.conflicts import has_tie, is_conflict, tied_everywhere
 from sipo_pl.data.lengths import Lengths
-from sipo_pl.data.mixture import mix
+from sipo_pl.data.mixture import end_of, mix
 from sipo_pl.data.rows import PairRow, PromptRow, SFTRow
 from sipo_pl.data.sft_rows import sft_rows
 from sipo_pl.data.splits import Split, draw_prompts, limit_train, limit_validation, unique_prompts, without_prompts
@@ -109,10 +109,10 @@ def _draw_test(splits: Splits, seed: int) -> None:
 
 def _drop_ties(splits: Splits, recipe: Recipe) -> None:
     """Drop what no objective decides; a tie in one of them leaves the pair to the others."""
-    names, tie_is_conflict = recipe.objective_names, recipe.compat.tie_is_conflict
+    names, conflicts = recipe.objective_names, recipe.part(is_conflict)
     for split in splits.pairs:
         split.keep([row for row in split.rows if not tied_everywhere(row, names)], "pairs tied in every objective")
-    splits.conflict = [row for row in splits.train.rows if is_conflict(row, names, tie_is_conflict=tie_is_conflict)]
+    splits.conflict = [row for row in splits.train.rows if conflicts(row, names)]
 
 
 def _mix(splits: Splits, recipe: Recipe, share: float) -> None:
@@ -123,8 +123,7 @@ def _mix(splits: Splits, recipe: Recipe, share: float) -> None:
             continue
         conflicting = [row for row in split.rows if is_conflict(row, names)]
         others = [row for row in split.rows if not is_conflict(row, names)]
-        zero = recipe.compat.zero_share_takes_all
-        mixed = mix(conflicting, others, share, mixture.take, mixture.seed, zero_takes_all=zero)
+        mixed = mix(conflicting, others, share, mixture.take, mixture.seed, recipe.part(end_of))
         LOG.info(
             "prepare: %s: mixed %d of %d conflicting and %d of %d other pairs",
             split.name,
@@ -139,11 +138,10 @@ def _mix(splits: Splits, recipe: Recipe, share: float) -> None:
 
 
 def _limit(splits: Splits, recipe: Recipe, limit: int) -> None:
-    names, tie_is_conflict = recipe.objective_names, recipe.compat.tie_is_conflict
+    names, conflicts = recipe.objective_names, recipe.part(is_conflict)
     train, validation, test = splits.named
-    train.keep(
-        limit_train(train.rows, names, limit, tie_is_conflict=tie_is_conflict), f"pairs over the limit of {limit}"
-    )
+    conflicting = [conflicts(row, names) for row in train.rows]
+    train.keep(limit_train(train.rows, conflicting, limit), f"pairs over the limit of {limit}")
     validation.keep(limit_validation(validation.rows, names, limit), f"pairs over the limit of {limit}")
     test.keep(test.rows[:limit], f"prompts over the limit of {limit}")
     if recipe.data.mixture.share is None:

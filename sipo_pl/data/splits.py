@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from sipo_pl.data.conflicts import has_tie, is_conflict
+from sipo_pl.data.conflicts import has_tie
 from sipo_pl.data.rows import PairRow, PromptRow
 from sipo_pl.messages.errors import UserError
 
@@ -93,11 +93,14 @@ def without_prompts(pairs: Sequence[PairRow], prompt_ids: Collection[str]) -> li
     return [row for row in pairs if row["prompt_id"] not in prompt_ids]
 
 
-def limit_train(
-    pairs: Sequence[PairRow], names: Sequence[str], limit: int, *, tie_is_conflict: bool = False
-) -> list[PairRow]:
-    """Return `limit` pairs of which half conflict, where there are enough of either kind; the first of each kind."""
-    conflicting = [is_conflict(row, names, tie_is_conflict=tie_is_conflict) for row in pairs]
+def limit_train(pairs: Sequence[PairRow], conflicting: Sequence[bool], limit: int) -> list[PairRow]:
+    """Return `limit` pairs of which half conflict, where there are enough of either kind; the first of each kind.
+
+    Args:
+        pairs: in file order.
+        conflicting: whether each of them conflicts.
+        limit: how many.
+    """
     half = min(sum(conflicting), math.ceil(limit / 2))
     others = min(len(pairs) - sum(conflicting), limit - half)
     room = {True: limit - others, False: others}  # too few others leave more room for conflicting pairs

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch.nn import ModuleList
 
 from sipo_pl.data.datamodules.unit_data import Unit
+from sipo_pl.engine.decoding.fused_rows import log_probabilities
 from sipo_pl.engine.decoding.generation import generate
 from sipo_pl.engine.decoding.options import Decoding, Generated, Request
 from sipo_pl.engine.lora.policies import Policy, PolicySet, load_policies, policy_input, read_policies
@@ -19,7 +20,7 @@ from sipo_pl.recipe.divergence import recipe_divergence
 from sipo_pl.recipe.recipe import AlignmentStage, PolicyStage, Recipe
 from sipo_pl.text.marks import MarkRules, text_marks
 from sipo_pl.text.prompt import Prompt
-from sipo_pl.text.templates import search_response
+from sipo_pl.text.templates import answer_text
 from sipo_pl.text.tokenizers import end_tokens, load_template
 
 
@@ -154,15 +155,12 @@ class GenerationModule(PredictionModule):
             self.template.end_ids,
             self.recipe.seed,
             self.advance,
-            raw_logits=self.recipe.compat.raw_logits,
+            self.recipe.part(log_probabilities),
         )
 
     def answer(self, prompt: Prompt, generated: Generated, start: str = "") -> str:
         """Return the text of an answer to `prompt`, which begins with `start`."""
-        text = start + self.template.decode(generated.token_ids)
-        if self.recipe.compat.search_markers:
-            return search_response(self.template.render(prompt) + text, self.recipe.template.pattern)
-        return text
+        return self.recipe.part(answer_text)(self.template, prompt, start + self.template.decode(generated.token_ids))
 
     def text_row(self, generated: Generated, text: str) -> dict[str, Any]:
         """Return what every generated row tells of its text: tokens, finish reason, marks."""

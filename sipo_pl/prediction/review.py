@@ -7,7 +7,7 @@ from sipo_pl.data.rows import ReviewRow
 from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.prediction.base import GenerationModule
 from sipo_pl.recipe.recipe import AlignmentStage, Recipe
-from sipo_pl.text.marks import MarkRules
+from sipo_pl.text.marks import MarkRules, is_unmarked
 from sipo_pl.text.prompts.build import CritiquePrompts
 
 
@@ -36,16 +36,12 @@ class Review(GenerationModule):
         marks: MarkRules = MarkRules(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(recipe, policies, decoding, marks)
-        self.critique = CritiquePrompts(
-            recipe.objectives,
-            recipe.template.kind,
-            review_file=prompt_file,
-            search_markers=recipe.compat.search_markers,
-        )
+        critique = recipe.part(CritiquePrompts)
+        self.critique = critique(recipe.objectives, recipe.template.kind, review_file=prompt_file)
         self.skip_marked = skip_marked
 
     def _samples(self, unit: Unit) -> list[dict[str, Any]]:
-        usable = self.recipe.compat.lets_through
+        usable = self.recipe.part(is_unmarked)
         return [row for row in unit.rows["sample"] if not self.skip_marked or usable(row["marks"])]
 
     @property

@@ -35,12 +35,8 @@ class Rewrite(GenerationModule):
         marks: MarkRules = MarkRules(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(recipe, policies, decoding, marks)
-        self.critique = CritiquePrompts(
-            recipe.objectives,
-            recipe.template.kind,
-            rewrite_file=prompt_file,
-            search_markers=recipe.compat.search_markers,
-        )
+        critique = recipe.part(CritiquePrompts)
+        self.critique = critique(recipe.objectives, recipe.template.kind, rewrite_file=prompt_file)
         points = recipe.sample_weights.resolve(recipe.objective_names)
         self.points = {point_name(point): point for point in points}
 

@@ -75,10 +75,7 @@ class Sample(GenerationModule):
 
     def read_policies(self) -> list[Policy]:
         policies = super().read_policies()
-        if not self.soups:
-            return policies
-        compounding = self.recipe.compat.compounding_soups
-        return interpolated_policies(policies, self.weights, compounding=compounding)
+        return self.recipe.part(interpolated_policies)(policies, self.weights) if self.soups else policies
 
     def _plan(self, unit: Unit) -> list[dict[str, Any]]:
         return [

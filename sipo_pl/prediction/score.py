@@ -12,6 +12,7 @@ from sipo_pl.prediction.base import PredictionModule
 from sipo_pl.recipe.recipe import AlignmentStage, Recipe
 from sipo_pl.rewards.implicit import implicit_rewards
 from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.text.marks import is_unmarked
 from sipo_pl.text.prompt import text_id
 from sipo_pl.text.templates import Encoded
 
@@ -84,7 +85,7 @@ class Score(PredictionModule):
         if not hasattr(self, "responses"):
             self._read_responses()
         prompts = {row["prompt_id"]: row for row in unit.rows["sample"]}
-        usable = self.recipe.compat.lets_through
+        usable = self.recipe.part(is_unmarked)
         found = [
             (row["prompt_id"], row["text"]) for name in self.sources for row in unit.rows[name] if usable(row["marks"])
         ]

@@ -1,12 +1,11 @@
 """Accidents of the released code, each behind a switch of its own, for numbers that were made with them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Compat:
-    """What the released code does by accident; all off is the method as it is meant.
+    """What the released code does by accident; all off is the method as it is meant. See `parts` too.
 
     Args:
         tie_is_conflict: without a mixture, a tie against a preference counts as a conflict
@@ -45,7 +44,3 @@ class Compat:
     keep_marked: bool = False
     compounding_soups: bool = False
     merged_reference: bool = False
-
-    def lets_through(self, marks: Sequence[str]) -> bool:
-        """Return whether a text of these marks is scored and may be kept."""
-        return self.keep_marked or not marks

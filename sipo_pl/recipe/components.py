@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sipo_pl.messages.errors import SettingError, Stopped, UsageError, UserError, nearest
-from sipo_pl.recipe.recipe import Component
+from sipo_pl.recipe.data import Component
 
 T = TypeVar("T")
 

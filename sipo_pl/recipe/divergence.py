@@ -1,7 +1,6 @@
 """The divergence that a recipe names."""
 
 from sipo_pl.method.divergences import Alpha, Divergence
-from sipo_pl.method.divergences.alpha import UnscaledAlpha
 from sipo_pl.recipe.components import instantiate
 from sipo_pl.recipe.recipe import Recipe
 
@@ -14,6 +13,4 @@ def recipe_divergence(recipe: Recipe) -> Divergence:
         UserError: an argument out of range.
     """
     divergence = instantiate(recipe.divergence, Divergence, "divergence")  # type: ignore[type-abstract]
-    if recipe.compat.unscaled_alpha and isinstance(divergence, Alpha):
-        return UnscaledAlpha(divergence.alpha)
-    return divergence
+    return recipe.part(Alpha)(divergence.alpha) if type(divergence) is Alpha else divergence

@@ -3,18 +3,21 @@
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sipo_pl.messages.errors import SettingError, UsageError, nearest
 from sipo_pl.method.seeds import seed_of
 from sipo_pl.method.weights import WeightPlan
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.data import Component, Data
+from sipo_pl.recipe.parts import chosen_part
 from sipo_pl.registry import PLACES, place_of
 from sipo_pl.storage.artifacts import Manifest
 from sipo_pl.storage.unicode_names import composed
 
 DEFAULT_GRID = 0.2
+
+T = TypeVar("T")
 
 AlignmentStage = Literal["align", "realign"]
 PolicyStage = Literal["first", "align", "realign"]  # see `RunLayout.adapter`
@@ -214,6 +217,10 @@ class Recipe:
         """Return what each base model of the policies after `stage` is called in manifests -> the model."""
         bases = {f"base model of {one.name}": self.base_of(one, stage) for one in self.objectives}
         return {"base model": self.policy_base} | {k: v for k, v in bases.items() if v != self.policy_base}
+
+    def part(self, part: T) -> T:
+        """Return a function or class of the method, or the accident of the released code that `compat` puts there."""
+        return chosen_part(part, self.compat)
 
     def keys(self) -> dict[str, Any]:
         """Return what may change the results of any stage that runs the model; a stage adds what else it uses."""

@@ -12,7 +12,7 @@ from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.artifacts import input_hash, write_json, write_jsonl
 from sipo_pl.storage.provenance import Provenance
-from sipo_pl.text.marks import MARKS
+from sipo_pl.text.marks import MARKS, is_unmarked
 from sipo_pl.text.prompt import text_id
 
 log = logging.getLogger("sipo_pl")
@@ -73,8 +73,9 @@ def _combine_one(
     sample: dict[str, Any], rewrite: dict[str, Any] | None, rewards: dict[str, dict[str, float]], recipe: Recipe
 ) -> dict[str, Any]:
     """Return the combined row of one sample; marked texts stand back, and with both marked the marks stay."""
-    usable = {"original": sample} if recipe.compat.lets_through(sample["marks"]) else {}
-    if rewrite is not None and recipe.compat.lets_through(rewrite["marks"]):
+    is_usable = recipe.part(is_unmarked)
+    usable = {"original": sample} if is_usable(sample["marks"]) else {}
+    if rewrite is not None and is_usable(rewrite["marks"]):
         usable["rewrite"] = rewrite
     scores = {name: rewards[text_id(sample["prompt_id"], row["text"])] for name, row in usable.items()}
     source = next(iter(scores), "original")

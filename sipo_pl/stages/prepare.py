@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sipo_pl.data.conflicts import format_statistics, statistics
-from sipo_pl.data.converters.base import Converted, Converter
+from sipo_pl.data.converters.base import Converted, Converter, Pairing, by_prompt, flaw
 from sipo_pl.data.converters.checks import checked_pairs, checked_prompts
 from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.lengths import Lengths
@@ -63,7 +63,7 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
     template = _template(recipe, now)
     splits = _read(converter, recipe)
     _label(splits, replace(recipe, template=template.template))
-    lengths = Lengths(template, loose=recipe.compat.loose_length_filter)
+    lengths = recipe.part(Lengths)(template)
     with _places_said(recipe):
         divide(splits, lengths, recipe)
         _check_lengths(splits, lengths, recipe)
@@ -90,7 +90,7 @@ def _check(recipe: Recipe) -> Converter:
     if recipe.limit is not None and recipe.limit < 1:
         raise UsageError(f"limit: must be at least 1, found {recipe.limit}")
     converter = instantiate(recipe.data.converter, Converter, "data.converter")
-    converter.compat = recipe.compat
+    converter.pairing = Pairing(recipe.part(by_prompt), recipe.part(flaw))
     return converter
 
 

@@ -51,6 +51,11 @@ def text_marks(text: str, finish_reason: Literal["eos", "length"], rules: MarkRu
     return [mark for mark in MARKS if found.get(mark)]
 
 
+def is_unmarked(marks: Sequence[str]) -> bool:
+    """Return whether a text of these marks is reviewed and scored, and may be kept."""
+    return not marks
+
+
 def is_collapsed(text: str, rules: MarkRules = MarkRules()) -> bool:
     """Return whether a text repeats itself beyond `rules`: in one line over and over, or in its runs of words."""
     return longest_line_run(text) >= rules.line_repeats or repeated_share(text, rules) > rules.max_repeated_share

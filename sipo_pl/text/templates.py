@@ -195,22 +195,9 @@ class PromptTemplate:
         return int(self.tokenizer.eos_token_id)
 
 
-def search_response(text: str, pattern: str) -> str:
-    """Return what follows the first place at which a plain template's prompt may end, as the released code searches it.
-
-    Args:
-        text: a rendered prompt and what came of it.
-        pattern: text of the template, with the field `{raw_prompt}`; a prompt that holds what follows the field is
-            split within itself.
-
-    Raises:
-        UserError: the text does not begin like the template, or what follows the field is not in it.
-    """
-    before, _, after = pattern.partition("{" + FIELD + "}")
-    end = text.find(after, len(before)) if text.startswith(before) else -1
-    if end < 0:
-        raise UserError(f"text does not hold the marks of the template {pattern!r}: {text[:60]!r}")
-    return text[end + len(after) :]
+def answer_text(template: PromptTemplate, prompt: Prompt, text: str) -> str:
+    """Return what counts of a text that a model generated after a rendered prompt: all of it."""
+    return text
 
 
 def common_prefix_length(first: Sequence[int], second: Sequence[int]) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sipo_pl.data.step_loader import StepLoader
 from sipo_pl.interop.lightning import accumulate
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.training.schedule import cosine_with_warmup, cosine_with_warmup_steps
+from sipo_pl.training.schedule import cosine_with_warmup
 
 log = logging.getLogger("sipo_pl")
 
@@ -96,8 +96,7 @@ class Fit(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = self.optimizer(parameters)
-        by_count = self.recipe.compat.step_count_warmup
-        schedule = (cosine_with_warmup_steps if by_count else cosine_with_warmup)(self.total_steps, self.warmup)
+        schedule = self.recipe.part(cosine_with_warmup)(self.total_steps, self.warmup)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"}}
 

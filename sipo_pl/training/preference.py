@@ -173,9 +173,7 @@ class PreferenceModule(LoRAFit):
         """Return what a loss reads of pairs that one forward holds."""
         policy_chosen, policy_rejected = self.packed_logps(batch.rows).chunk(2)
         reference_chosen, reference_rejected = batch.reference_logps.chunk(2)
-        lengths = torch.tensor([chosen.response_length for chosen, _ in batch.pairs], device=self.device)
-        if self.recipe.compat.padded_nll:
-            lengths = torch.full_like(lengths, batch.longest)
+        lengths = torch.tensor(self.recipe.part(response_lengths)(batch), device=self.device)
         scores = (None, None) if batch.scores is None else batch.scores.chunk(2)
         whole = (policy_chosen, policy_rejected, reference_chosen, reference_rejected)
         return PairLogps(*whole, lengths, batch.signs, *scores)
@@ -211,6 +209,11 @@ class PreferenceModule(LoRAFit):
         """Log the means of what `pair_metrics` returned of its forwards, under prefixed names."""
         sums = {name: torch.cat([one[name] for one in metrics]).sum() for name in metrics[0]}
         self.log_means(sums, len(batch.pair_ids), batch, prefix)
+
+
+def response_lengths(batch: PairBatch) -> list[int]:
+    """Return the tokens of the chosen responses, by which the NLL term of a loss is divided, (P,)."""
+    return [chosen.response_length for chosen, _ in batch.pairs]
 
 
 def pair_metrics(logps: PairLogps, output: LossOutput) -> dict[str, Tensor]:

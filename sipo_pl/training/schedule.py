@@ -16,28 +16,12 @@ def cosine_with_warmup(total_steps: int, warmup: float) -> Callable[[int], float
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / (warmup_steps + 1)
-        return _half_cosine(step, total_steps, warmup_steps)
+        return half_cosine(step, total_steps, warmup_steps)
 
     return factor
 
 
-def cosine_with_warmup_steps(total_steps: int, warmup_steps: float) -> Callable[[int], float]:
-    """Return the factor as transformers' cosine schedule has it, for `compat.step_count_warmup`.
-
-    Args:
-        total_steps: optimizer steps of the whole fit, from the batch plan.
-        warmup_steps: a count, not a share, and not rounded: at 0.1 the first step has a rate of zero and no other step
-            warms up.
-    """
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return step / max(1.0, warmup_steps)
-        return _half_cosine(step, total_steps, warmup_steps)
-
-    return factor
-
-
-def _half_cosine(step: int, total_steps: int, warmup_steps: float) -> float:
+def half_cosine(step: int, total_steps: int, warmup_steps: float) -> float:
+    """Return the factor at a step after the warm-up: from 1 to 0 over what is left of the fit."""
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))

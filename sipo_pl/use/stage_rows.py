@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sipo_pl.data.datamodules.sft_data import sft_examples
-from sipo_pl.data.preference import preference_pairs, realignment_pairs
+from sipo_pl.data.preference import mask_prompt, preference_pairs, realignment_pairs
 from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.components import import_class
@@ -24,10 +24,10 @@ def align(asked: Inspection) -> SeenRow:
     rows: Any = read_jsonl(path)
     row = asked.pick(rows, path)
     preferred = row["preferred"][asked.objective]
-    masked = recipe.compat.common_prefix_mask
+    mask = recipe.part(mask_prompt)
 
     def pairs(some: Any) -> tuple[Any, Counter[str]]:
-        return preference_pairs(some, asked.objective, template, asked.max_length, common_prefix_mask=masked)
+        return preference_pairs(some, asked.objective, template, asked.max_length, mask=mask)
 
     sides = ["tied", "tied"] if preferred == -1 else ["rejected", "rejected"]
     if preferred != -1:
@@ -43,11 +43,11 @@ def realign(asked: Inspection) -> SeenRow:
     recipe, path = asked.recipe, asked.recipe.layout.kept
     rows: Any = read_jsonl(path)
     row = asked.pick(rows, path)
-    masked = recipe.compat.common_prefix_mask
+    mask = recipe.part(mask_prompt)
 
     def pairs(some: Any) -> tuple[Any, Counter[str]]:
         names = recipe.objective_names
-        return realignment_pairs(some, names, asked.template, asked.max_length, common_prefix_mask=masked)
+        return realignment_pairs(some, names, asked.template, asked.max_length, mask=mask)
 
     made, dropped = pairs([row])
     rejected = [name for name in ("response_0", "response_1", "previous") if name in row]

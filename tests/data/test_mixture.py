@@ -3,6 +3,7 @@ from typing import Literal
 import pytest
 
 from sipo_pl.data.mixture import mix
+from sipo_pl.released.mixture import end_or_all
 
 
 def names(kind: str, count: int) -> list[str]:
@@ -46,6 +47,6 @@ def test_the_shuffle_is_that_of_the_seed() -> None:
 
 def test_the_last_none_of_a_part_is_nothing_unless_the_accident_is_asked_for() -> None:
     assert mix(names("c", 3), names("m", 2), 0.0, "last").conflicting == []
-    assert mix(names("c", 3), names("m", 2), 0.0, "last", zero_takes_all=True).conflicting == ["c0", "c1", "c2"]
-    assert mix(names("c", 3), names("m", 2), 1.0, "last", zero_takes_all=True).others == ["m0", "m1"]
-    assert mix(names("c", 3), names("m", 2), 0.0, "first", zero_takes_all=True).conflicting == []
+    assert mix(names("c", 3), names("m", 2), 0.0, "last", taken=end_or_all).conflicting == ["c0", "c1", "c2"]
+    assert mix(names("c", 3), names("m", 2), 1.0, "last", taken=end_or_all).others == ["m0", "m1"]
+    assert mix(names("c", 3), names("m", 2), 0.0, "first", taken=end_or_all).conflicting == []

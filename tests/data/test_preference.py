@@ -6,6 +6,7 @@ from tiny import make_tiny_tokenizer
 from sipo_pl.data.preference import preference_pairs, realignment_pairs, unique_rows, unique_texts
 from sipo_pl.data.rows import KeptRow, PairRow
 from sipo_pl.recipe.recipe import Template
+from sipo_pl.released.masks import mask_common_prefix
 from sipo_pl.text.templates import PromptTemplate
 
 TEMPLATE = PromptTemplate(make_tiny_tokenizer(), Template(text="{raw_prompt}>"))
@@ -123,7 +124,7 @@ def test_rewards_read_the_texts_of_the_rows() -> None:
 
 
 def masked(response_0: str, response_1: str) -> Any:
-    return preference_pairs([row("p", 0, 0, response_0, response_1)], "a", TEMPLATE, 100, common_prefix_mask=True)
+    return preference_pairs([row("p", 0, 0, response_0, response_1)], "a", TEMPLATE, 100, mask=mask_common_prefix)
 
 
 def test_what_both_responses_begin_with_is_masked_in_both() -> None:
@@ -144,5 +145,5 @@ def test_equal_rows_leave_nothing_to_learn_from() -> None:
 
 def test_a_kept_response_is_masked_against_each_of_its_pair() -> None:
     rows = [{**kept("p", 0, text="zest"), "response_0": "zero", "response_1": "zeal"}]
-    pairs, _ = realignment_pairs(rows, ["a", "b"], TEMPLATE, 100, common_prefix_mask=True)  # type: ignore[arg-type]
+    pairs, _ = realignment_pairs(rows, ["a", "b"], TEMPLATE, 100, mask=mask_common_prefix)  # type: ignore[arg-type]
     assert [text(one) for pair in pairs for one in pair.rows] == ["st", "ro", "st", "al"]

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Template
 from sipo_pl.text.chat_rendering import ChatTemplate
-from sipo_pl.text.templates import PromptTemplate, common_prefix_length, search_response
+from sipo_pl.text.templates import PromptTemplate, common_prefix_length
 from sipo_pl.use.chat_template import as_chat_template, differing
 
 CORPUS = [
@@ -489,22 +489,3 @@ def test_common_prefixes() -> None:
     assert common_prefix_length([1, 2, 3], [1, 2, 4]) == 2
     assert common_prefix_length([], [1]) == 0
     assert common_prefix_length([1, 2], [1, 2]) == 2
-
-
-@pytest.mark.parametrize(
-    ("text", "response"),
-    [
-        ("USER: x ASSISTANT: y", " y"),
-        ("USER: x ASSISTANT:", ""),
-        ("USER:  ASSISTANT:y\n", "y\n"),
-        ("USER: has ASSISTANT: inside ASSISTANT: tail", " inside ASSISTANT: tail"),  # split within the prompt
-    ],
-)
-def test_a_response_that_is_searched_follows_the_first_mark(text: str, response: str) -> None:
-    assert search_response(text, "USER: {raw_prompt} ASSISTANT:") == response
-
-
-@pytest.mark.parametrize("text", ["no marks", "USER: x", "x ASSISTANT: USER: "])
-def test_a_text_without_the_marks_is_no_response(text: str) -> None:
-    with pytest.raises(UserError, match="does not hold the marks of the template"):
-        search_response(text, "USER: {raw_prompt} ASSISTANT:")

@@ -8,13 +8,17 @@ from golden import MODEL, cases
 from golden_table import note
 
 from sipo_pl.data.conflicts import has_tie, is_conflict
+from sipo_pl.data.converters.base import Pairing, by_prompt, flaw
 from sipo_pl.data.converters.helpsteer import HelpSteer
 from sipo_pl.data.converters.pairs import Pairs
-from sipo_pl.data.lengths import Lengths, loose_lengths
-from sipo_pl.data.mixture import Mixed, mix
+from sipo_pl.data.mixture import Mixed, end_of, mix
 from sipo_pl.data.rows import PairRow
 from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.parts import chosen_part
 from sipo_pl.recipe.recipe import Objective, Template
+from sipo_pl.released.conflicts import is_conflict_or_tie
+from sipo_pl.released.lengths import LooseLengths, loose_lengths
+from sipo_pl.released.mixture import end_or_all
 from sipo_pl.text.templates import PromptTemplate
 from sipo_pl.text.tokenizers import load_tokenizer
 
@@ -23,9 +27,13 @@ HELPSTEER = ["correctness", "verbosity"]
 PKU = ["better", "safer"]
 
 
+def pairing(compat: Compat) -> Pairing:
+    return Pairing(chosen_part(by_prompt, compat), chosen_part(flaw, compat))
+
+
 def helpsteer_pairs(rows: list[dict[str, Any]], **accidents: Any) -> list[PairRow]:
     converter = HelpSteer(sums={"overall": ATTRIBUTES})
-    converter.compat = Compat(keep_degenerate=True, **accidents)
+    converter.pairing = pairing(Compat(keep_degenerate=True, **accidents))
     located = [(f"row {index}", row) for index, row in enumerate(rows)]
     return converter.pairs(located, [Objective(name) for name in (*ATTRIBUTES, "overall")]).rows
 
@@ -39,7 +47,7 @@ def as_prepared(pair: PairRow) -> dict[str, Any]:
 def pairs_of(rows: list[dict[str, Any]], columns: dict[str, str]) -> list[PairRow]:
     """Return prepared rows of the released code as pairs."""
     converter = Pairs()
-    converter.compat = Compat(keep_degenerate=True)
+    converter.pairing = pairing(Compat(keep_degenerate=True))
     located = [(f"row {index}", row) for index, row in enumerate(rows)]
     return converter.pairs(located, [Objective(name, column) for name, column in columns.items()]).rows
 
@@ -94,7 +102,7 @@ def test_the_loose_length_filter() -> None:
     golden = cases("helpsteer_preprocess")
     pairs = helpsteer_pairs(golden["train_rows"], map_batch=1000)
     template = PromptTemplate(load_tokenizer(MODEL), Template())
-    lengths = Lengths(template, loose=True)
+    lengths = LooseLengths(template)
     longest = golden["prefilter_max_length"]
     kept = [index for index, pair in enumerate(pairs) if lengths.fits(pair, longest)]
     assert kept == golden["prefilter_kept_idx"]
@@ -111,7 +119,7 @@ def test_the_whole_preparation(run: str, shards: int) -> None:
     """The test prompts are drawn by a set's order there, so that sizes and disjointness are what can be compared."""
     golden = cases("helpsteer_preprocess")
     expected, longest = golden["script_runs"][run], int(run.split("_ml")[1].split("_")[0])
-    lengths = Lengths(PromptTemplate(load_tokenizer(MODEL), Template()), loose=True)
+    lengths = LooseLengths(PromptTemplate(load_tokenizer(MODEL), Template()))
     found = {
         split: [
             pair
@@ -144,7 +152,7 @@ def test_helpsteer_by_objective() -> None:
             continue
         pairs = helpsteer_split("val" if split == "validation" else split)
         found = [
-            formatted(pair, objective, is_conflict(pair, HELPSTEER, tie_is_conflict=True))
+            formatted(pair, objective, is_conflict_or_tie(pair, HELPSTEER))
             for pair in pairs
             if not has_tie(pair, [objective])
         ]
@@ -171,7 +179,7 @@ def test_helpsteer_mixtures() -> None:
 def mixture(pairs: list[PairRow], names: list[str], share: float, take: Any, *, accident: bool) -> Mixed[PairRow]:
     conflicting = [pair for pair in pairs if is_conflict(pair, names)]
     others = [pair for pair in pairs if not is_conflict(pair, names)]
-    return mix(conflicting, others, share, take, zero_takes_all=accident)
+    return mix(conflicting, others, share, take, taken=end_or_all if accident else end_of)
 
 
 def lists(name: str) -> tuple[float, list[str], list[str]]:
@@ -198,7 +206,7 @@ def test_mixing_the_last_rows() -> None:
     assert len(golden) == 15
     for name, expected in golden.items():
         share, conflicting, others = lists(name)
-        assert mix(conflicting, others, share, "last", zero_takes_all=True).merged == expected
+        assert mix(conflicting, others, share, "last", taken=end_or_all).merged == expected
         right = mix(conflicting, others, share, "last")
         assert len(right.merged) == min(len(conflicting), len(others))
         if share not in (0.0, 1.0):

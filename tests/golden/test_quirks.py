@@ -6,7 +6,8 @@ import pytest
 from golden import PURE, adapters, cases, check
 
 from sipo_pl.engine.lora.adapters import interpolate, read_adapter
-from sipo_pl.training.schedule import cosine_with_warmup, cosine_with_warmup_steps
+from sipo_pl.released.schedule import cosine_with_warmup_steps
+from sipo_pl.training.schedule import cosine_with_warmup
 
 
 @pytest.fixture(scope="module")

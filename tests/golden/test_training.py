@@ -9,11 +9,12 @@ import torch
 from golden import MODEL, adapters, cases, check
 
 from sipo_pl.data.loader import FrozenValues, TrainingPair, collate_pairs, row_key
-from sipo_pl.data.preference import preference_pairs
+from sipo_pl.data.preference import mask_prompt, preference_pairs
 from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.engine.lora.policies import Policy, stack_policies
 from sipo_pl.method.losses import DPO, DPOLW, MODPO, DPOWithNLL, PreferenceLoss
 from sipo_pl.recipe.compat import Compat
+from sipo_pl.recipe.parts import chosen_part
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.rewards.implicit import policy_logps
 from sipo_pl.text.templates import PromptTemplate
@@ -52,7 +53,7 @@ def training_pairs(data: dict[str, list[Any]], compat: Compat = AS_RELEASED) -> 
         "first",
         template,
         512,
-        common_prefix_mask=compat.common_prefix_mask,
+        mask=chosen_part(mask_prompt, compat),
     )
     assert not dropped
     return pairs

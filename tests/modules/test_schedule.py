@@ -2,7 +2,8 @@ import pytest
 import torch
 from transformers import get_cosine_schedule_with_warmup
 
-from sipo_pl.training.schedule import cosine_with_warmup, cosine_with_warmup_steps
+from sipo_pl.released.schedule import cosine_with_warmup_steps
+from sipo_pl.training.schedule import cosine_with_warmup
 
 
 @pytest.mark.parametrize("total", [1, 2, 7, 40])

@@ -15,16 +15,16 @@ from sipo_pl.engine.lora.adapters import (
     Factors,
     concatenate,
     interpolate,
-    interpolations,
     read_adapter,
     trained_factors,
     weighted_sum,
     write_adapter,
 )
-from sipo_pl.engine.lora.policies import load_policies, read_policies
+from sipo_pl.engine.lora.policies import Policy, interpolated_policies, load_policies, read_policies
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
+from sipo_pl.released.soups import compounding_policies
 from sipo_pl.storage.adapter_config import WEIGHTS_FILE
 
 IDS = torch.randint(4, 200, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -157,11 +157,12 @@ def test_interpolation_takes_a_and_b_each(lively_model: Path, tmp_path: Path) ->
 
 
 def test_compounding_interpolations_start_from_the_one_before() -> None:
-    one, zero = ({"q": (torch.full((1, 2), value), torch.full((2, 1), value))} for value in (1.0, 0.0))
+    one, zero = (Policy("base", {"q": (torch.full((1, 2), value), torch.full((2, 1), value))}) for value in (1.0, 0.0))
     points = [(0.8, 0.2), (0.6, 0.4), (0.4, 0.6), (0.2, 0.8)]
-    for compounding, expected in ((False, [0.8, 0.6, 0.4, 0.2]), (True, [0.0384, 0.048, 0.08, 0.2])):
-        found = interpolations([one, zero], points, compounding=compounding)
-        for factors in zip(*(adapter["q"] for adapter in found), strict=True):
+    expected_of = {interpolated_policies: [0.8, 0.6, 0.4, 0.2], compounding_policies: [0.0384, 0.048, 0.08, 0.2]}
+    for interpolated, expected in expected_of.items():
+        found = interpolated([one, zero], points)
+        for factors in zip(*(policy.factors["q"] for policy in found), strict=True):
             torch.testing.assert_close(torch.stack([factor[0, 0] for factor in factors]), torch.tensor(expected))
 
 

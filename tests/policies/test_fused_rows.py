@@ -1,22 +1,28 @@
 """Decoding by every divergence's rule; what does not depend on the rule is in test_generation.py."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from fused import DIVERGENCES, Model, cumulative, fused_scores, greedy
+from torch import Tensor
 
+from sipo_pl.engine.decoding.fused_rows import log_probabilities
 from sipo_pl.engine.decoding.generation import generate
 from sipo_pl.engine.decoding.options import Decoding, Generated, Request
 from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.engine.lora.policies import Policy, PolicySet, load_policies
 from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL
-from sipo_pl.method.divergences.alpha import UnscaledAlpha
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
+from sipo_pl.released.divergences import UnscaledAlpha
+from sipo_pl.released.scores import raw_logits
 
 NO_EOS = 10_000
 GENERATOR = torch.Generator().manual_seed(0)
 PROMPTS = [tuple(torch.randint(4, 250, (n,), generator=GENERATOR).tolist()) for n in (5, 12, 3)]
+Scores = Callable[[Tensor], Tensor]
+
 BASE = 2  # the group behind the two policies
 each_divergence = pytest.mark.parametrize("name", DIVERGENCES)
 
@@ -26,10 +32,14 @@ def requests(*weights: tuple[float, ...]) -> list[Request]:
 
 
 def decode(
-    policies: PolicySet, rows: list[Request], divergence: Divergence, raw_logits: bool = False, **settings: float
+    policies: PolicySet,
+    rows: list[Request],
+    divergence: Divergence,
+    greedy_scores: Scores = log_probabilities,
+    **settings: float,
 ) -> list[Generated]:
     decoding = Decoding(**{"max_new_tokens": 8, **settings})  # type: ignore[arg-type]
-    return generate(policies, rows, decoding, divergence, NO_EOS, seed=0, raw_logits=raw_logits)
+    return generate(policies, rows, decoding, divergence, NO_EOS, seed=0, greedy_scores=greedy_scores)
 
 
 @each_divergence
@@ -109,9 +119,9 @@ def test_a_long_response_stays_finite(policies: PolicySet, name: str) -> None:
 
 def test_raw_logits_change_greedy_texts_alone(policies: PolicySet) -> None:
     rows = requests((0.6, 0.4), (0.3, 0.7))
-    assert decode(policies, rows, ForwardKL(), raw_logits=True) != decode(policies, rows, ForwardKL())
+    assert decode(policies, rows, ForwardKL(), greedy_scores=raw_logits) != decode(policies, rows, ForwardKL())
     reverse = DIVERGENCES["reverse KL"]
-    assert decode(policies, rows, reverse, raw_logits=True) == decode(policies, rows, reverse)
+    assert decode(policies, rows, reverse, greedy_scores=raw_logits) == decode(policies, rows, reverse)
     for more in ({"temperature": 1.0}, {"beams": 2}):
         assert decode(policies, rows, ForwardKL(), True, **more) == decode(policies, rows, ForwardKL(), **more)
 

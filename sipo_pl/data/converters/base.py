@@ -1,14 +1,14 @@
 """The one protocol of converters: raw rows in, pairs out."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from sipo_pl.data.checks import is_empty, prompt_field
 from sipo_pl.data.readers import Located
 from sipo_pl.data.rows import PairRow, PromptRow
 from sipo_pl.messages.errors import UsageError, UserError
-from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.recipe import Objective
 from sipo_pl.text.prompt import Prompt, prompt_id
 
@@ -35,6 +35,31 @@ class Converted(NamedTuple, Generic[RowT]):
     slots: list[int] | None = None
 
 
+def by_prompt(prompt_ids: Sequence[str]) -> Sequence[Hashable]:
+    """Return the group of each row, given the ids of the rows' prompts in file order; rows of one group are paired."""
+    return prompt_ids
+
+
+def flaw(*responses: str) -> str | None:
+    """Return why a response, or the two of a pair, cannot be learned from; None where they can."""
+    if not all(response.strip() for response in responses):
+        return EMPTY_RESPONSE
+    return IDENTICAL if len(set(responses)) < len(responses) else None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which responses of a split become pairs.
+
+    Args:
+        groups: see `by_prompt`
+        flaw: see `flaw`
+    """
+
+    groups: Callable[[Sequence[str]], Sequence[Hashable]] = by_prompt
+    flaw: Callable[..., str | None] = flaw
+
+
 class Converter:
     """Turns the raw rows of one data schema into pairs.
 
@@ -43,7 +68,7 @@ class Converter:
     """
 
     prompt_column: str = "prompt"
-    compat: Compat = Compat()  # the recipe's; a converter may have accidents to repeat
+    pairing: Pairing = Pairing()
 
     def pairs(self, rows: Iterable[Located], objectives: Sequence[Objective]) -> Converted[PairRow]:
         """Return the pairs of a split.

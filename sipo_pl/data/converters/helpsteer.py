@@ -4,22 +4,19 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sipo_pl.data.checks import is_empty, number_field, prompt_field, response_field
 from sipo_pl.data.converters.base import (
     EMPTY_PROMPT,
-    EMPTY_RESPONSE,
-    IDENTICAL,
     ONE_RESPONSE,
     Converted,
     Converter,
     checked_range,
     preferred_index,
 )
-from sipo_pl.data.map_batches import adjacent_runs
 from sipo_pl.data.readers import Located
 from sipo_pl.data.rows import PairRow
 from sipo_pl.messages.errors import SettingError, UserError
@@ -77,8 +74,8 @@ class HelpSteer(Converter):
             if len(group.responses) == 1:
                 dropped[ONE_RESPONSE] += 1
             for first, second in self._twos(group, dropped):
-                if first.text == second.text and not self.compat.keep_degenerate:
-                    dropped[IDENTICAL] += 1
+                if reason := self.pairing.flaw(first.text, second.text):
+                    dropped[reason] += 1
                 else:
                     pairs.append(_pair(group, first, second))
         return Converted(pairs, dropped)
@@ -104,7 +101,7 @@ class HelpSteer(Converter):
     def _groups(
         self, rows: Iterable[Located], objectives: Sequence[Objective], dropped: Counter[str]
     ) -> Iterable[_Group]:
-        """Return the responses that are paired with each other; those of a prompt, unless `compat` parts them."""
+        """Return the responses that are paired with each other."""
         read: list[tuple[Prompt, str, _Scored]] = []
         sizes: Counter[str] = Counter()
         for located in rows:
@@ -115,16 +112,14 @@ class HelpSteer(Converter):
             read.append((prompt, name, _Scored(sizes[name], text, scores)))
             sizes[name] += 1
         names = [name for _, name, _ in read]
-        batch = self.compat.map_batch
-        keys: Sequence[str | int] = names if batch is None else adjacent_runs(names, batch, self.compat.map_shards)
-        groups: dict[str | int, _Group] = {}
-        for key, (prompt, name, scored) in zip(keys, read, strict=True):
+        groups: dict[Hashable, _Group] = {}
+        for key, (prompt, name, scored) in zip(self.pairing.groups(names), read, strict=True):
             if is_empty(prompt):
                 dropped[EMPTY_PROMPT] += 1
                 continue
             group = groups.setdefault(key, _Group(prompt, name))
-            if is_empty(scored.text) and not self.compat.keep_degenerate:
-                dropped[EMPTY_RESPONSE] += 1
+            if reason := self.pairing.flaw(scored.text):
+                dropped[reason] += 1
             else:
                 group.responses.append(scored)
         return groups.values()

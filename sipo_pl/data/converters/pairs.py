@@ -7,8 +7,6 @@ from typing import Literal
 from sipo_pl.data.checks import is_empty, number_field, prompt_field, response_field, wrong
 from sipo_pl.data.converters.base import (
     EMPTY_PROMPT,
-    EMPTY_RESPONSE,
-    IDENTICAL,
     Converted,
     Converter,
     checked_range,
@@ -118,11 +116,7 @@ class Pairs(Converter):
     def _unusable(self, row: PairRow) -> str | None:
         if is_empty(row["prompt"]):
             return EMPTY_PROMPT
-        if self.compat.keep_degenerate:
-            return None
-        if not row["response_0"].strip() or not row["response_1"].strip():
-            return EMPTY_RESPONSE
-        return IDENTICAL if row["response_0"] == row["response_1"] else None
+        return self.pairing.flaw(row["response_0"], row["response_1"])
 
     def _scores(self, located: Located, objective: Objective) -> list[float]:
         column = objective.column or objective.name

@@ -10,7 +10,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 
 from sipo_pl.data.loader import FrozenValues, PairLoader, RowKey, TrainingPair
-from sipo_pl.data.preference import Select, preference_pairs, realignment_pairs, unique_rows, unique_texts
+from sipo_pl.data.preference import Select, mask_prompt, preference_pairs, realignment_pairs, unique_rows, unique_texts
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.inputs import stage_input
 from sipo_pl.recipe.recipe import Recipe
@@ -85,15 +85,14 @@ class PreferenceData(LightningDataModule):
         )
 
     def _train_pairs(self, template: PromptTemplate) -> list[TrainingPair]:
-        layout, masked = self.recipe.layout, self.recipe.compat.common_prefix_mask
-        path = layout.stage(self.source) / PAIR_FILES[self.source]
+        path = self.recipe.layout.stage(self.source) / PAIR_FILES[self.source]
         if self.source != PREPARED:
             pairs, dropped = realignment_pairs(
                 read_jsonl(path),  # type: ignore[arg-type]
                 self.recipe.objective_names,
                 template,
                 self.max_length,
-                common_prefix_mask=masked,
+                mask=self.recipe.part(mask_prompt),
             )
         else:
             pairs, dropped = self._preferred(path, template)
@@ -108,7 +107,7 @@ class PreferenceData(LightningDataModule):
             template,
             self.max_length,
             select=self.select,
-            common_prefix_mask=self.recipe.compat.common_prefix_mask,
+            mask=self.recipe.part(mask_prompt),
         )
 
     def _draw(self, pairs: list[TrainingPair], count: int | None) -> list[TrainingPair]:

@@ -1,6 +1,6 @@
 """Rows in decoding: how likely each policy finds them so far, and the fused scores of their next tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,11 @@ from sipo_pl.engine.lora.groups import GroupedForward
 from sipo_pl.method.divergences import Divergence
 
 
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Return the scores that decoding sums over tokens and fuses, of the shape of `logits`."""
+    return torch.log_softmax(logits, dim=-1)
+
+
 @dataclass(frozen=True)
 class Fusion:
     """How the groups of a forward become one distribution.
@@ -23,14 +28,14 @@ class Fusion:
         rule: the divergence whose fusion rule is used
         reference: position of the reference among the groups; none where the rule, or a single group, needs none
         cumulative: keep histories even where the rule does without, because scores of rows are compared
-        raw_logits: sum logits in place of log-probabilities, as the released greedy search does
+        scores_of: makes the scores of each policy of its logits
     """
 
     forward: GroupedForward
     rule: Divergence
     reference: int | None = None
     cumulative: bool = False
-    raw_logits: bool = False
+    scores_of: Callable[[Tensor], Tensor] = log_probabilities
 
     def fuse(self, logps: Tensor, history: Tensor | None, weights: Tensor) -> Tensor:
         """Return the fused scores of the next tokens, (R, V), float32, up to a constant per row.
@@ -103,7 +108,7 @@ class FusedRows:
             return self.forward.logits((self.slots.hidden * self.weights.T[..., None]).sum(dim=0, keepdim=True))[0]
         logps = self.forward.logits(self.slots.hidden)
         if self.history is not None:
-            self.logps = logps = logps if self.fusion.raw_logits else torch.log_softmax(logps, dim=-1)
+            self.logps = logps = self.fusion.scores_of(logps)
         return self.fusion.fuse(logps, self.history, self.weights)
 
     def totals(self) -> Tensor:

@@ -7,10 +7,11 @@ keys and values depend neither on the weights nor on the sample. A row that ends
 from collections.abc import Callable, Collection, Sequence
 
 import torch
+from torch import Tensor
 
 from sipo_pl.engine.decoding.batch import DecodingBatch, DecodingRow, SlotRules
 from sipo_pl.engine.decoding.beams import beam_search
-from sipo_pl.engine.decoding.fused_rows import Fusion
+from sipo_pl.engine.decoding.fused_rows import Fusion, log_probabilities
 from sipo_pl.engine.decoding.noise import Noise
 from sipo_pl.engine.decoding.options import Decoding, Generated, Request, end_ids
 from sipo_pl.engine.decoding.slot_sizes import SlotSizes
@@ -34,7 +35,7 @@ def generate(
     eos_id: int | Collection[int],
     seed: int,
     on_progress: OnProgress = lambda rows, tokens: None,
-    raw_logits: bool = False,
+    greedy_scores: Callable[[Tensor], Tensor] = log_probabilities,
 ) -> list[Generated]:
     """Decode every request, `decoding.batch_rows` at once, longest prompts first.
 
@@ -49,12 +50,13 @@ def generate(
         eos_id: token that ends a response, or several of which any does.
         seed: with a request's key, seeds the row's noise.
         on_progress: is told, at each step, the rows that ended and the tokens made.
-        raw_logits: greedy decoding sums logits in place of log-probabilities (`compat.raw_logits`).
+        greedy_scores: makes of logits the scores that greedy decoding sums and fuses, see `log_probabilities`.
 
     Returns:
         One response per request, in order.
     """
-    greedy, ends = decoding.temperature == 0 and decoding.beams == 1, end_ids(eos_id)
+    ends, greedy = end_ids(eos_id), decoding.temperature == 0 and decoding.beams == 1
+    scores_of = greedy_scores if greedy else log_probabilities
     by_support: dict[tuple[int, ...], list[int]] = {}
     for index, request in enumerate(requests):
         support = tuple(k for k, weight in enumerate(request.weights) if weight > 0)
@@ -66,7 +68,7 @@ def generate(
         groups, reference = fused_groups(policies, support, divergence)
         with policies.active(groups) as forward:
             check_requests(forward, [requests[i] for i in members], decoding)
-            fusion = Fusion(forward, divergence, reference, decoding.beams > 1, raw_logits and greedy)
+            fusion = Fusion(forward, divergence, reference, decoding.beams > 1, scores_of)
             ordered = [requests[i]._replace(weights=weights_over(requests[i].weights, groups)) for i in members]
 
             def decode(count: int, fusion: Fusion = fusion, ordered: Sequence[Request] = ordered) -> list[Generated]:

@@ -155,30 +155,6 @@ def interpolate(adapters: Sequence[Factors], weights: Sequence[float]) -> Factor
     }
 
 
-def interpolations(
-    adapters: Sequence[Factors], points: Sequence[Sequence[float]], *, compounding: bool = False
-) -> list[Factors]:
-    """Return `interpolate` at every point, in their order.
-
-    Args:
-        adapters: one per objective.
-        points: the weights.
-        compounding: each interpolation takes the place of the first adapter, in ascending order of its weight: for two
-            adapters, the weights 0.2, 0.4, 0.6, 0.8 act as 0.2, 0.08, 0.048, 0.0384. The released code's generation by
-            interpolated policies does so by accident, its reward models do not.
-
-    Raises:
-        UserError: adapters of other ranks or modules.
-    """
-    if not compounding:
-        return [interpolate(adapters, point) for point in points]
-    found: dict[int, Factors] = {}
-    first = adapters[0]
-    for index in sorted(range(len(points)), key=lambda i: points[i][0]):
-        first = found[index] = interpolate([first, *adapters[1:]], points[index])
-    return [found[index] for index in range(len(points))]
-
-
 def _weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return torch.stack([w * tensor for w, tensor in zip(weights, tensors, strict=True)]).sum(dim=0)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from sipo_pl.engine.lora.adapters import Factors, check_fit, interpolations, read_adapter
+from sipo_pl.engine.lora.adapters import Factors, check_fit, interpolate, read_adapter
 from sipo_pl.engine.lora.groups import GroupedForward
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.memory_budget import MemoryBudget
@@ -110,18 +110,16 @@ def read_policies(recipe: Recipe, stage: PolicyStage, *, checked: bool = True) -
     return policies
 
 
-def interpolated_policies(
-    policies: Sequence[Policy], points: Sequence[Sequence[float]], *, compounding: bool = False
-) -> list[Policy]:
-    """Return the policies interpolated in weight space at every point, see `adapters.interpolations`.
+def interpolated_policies(policies: Sequence[Policy], points: Sequence[Sequence[float]]) -> list[Policy]:
+    """Return the policies interpolated in weight space at every point, in their order, see `adapters.interpolate`.
 
     Raises:
         UserError: policies over several base models, or of other ranks or modules.
     """
     if points and len({policy.base_model for policy in policies}) > 1:
         raise UserError("policies over base models of their own cannot be interpolated")
-    found = interpolations([policy.factors for policy in policies], points, compounding=compounding)
-    return [Policy(policies[0].base_model, factors) for factors in found]
+    adapters = [policy.factors for policy in policies]
+    return [Policy(policies[0].base_model, interpolate(adapters, point)) for point in points]
 
 
 def load_policies(recipe: Recipe, policies: Sequence[Policy], with_base: bool) -> PolicySet:

@@ -36,8 +36,6 @@ class CritiquePrompts:
             turns before it.
         rewrite_file: likewise for the rewrite prompt, which holds {review} too.
         lead_in: words that a review begins with, given to the model as the start of its answer; may hold {objectives}.
-        search_markers: under a plain template, cut where the heading of a question comes anywhere, not only where it
-            begins a line.
 
     Raises:
         UserError: a file is unreadable, empty, lacks a placeholder or holds an unknown one, or, in a plain one, the
@@ -51,9 +49,8 @@ class CritiquePrompts:
         review_file: str | Path | None = None,
         rewrite_file: str | Path | None = None,
         lead_in: str = LEAD_IN,
-        search_markers: bool = False,
     ) -> None:
-        self.kind, self.search_markers = kind, search_markers
+        self.kind = kind
         self.objectives = join_phrases([phrase_of(objective) for objective in objectives])
         check_placeholders(lead_in, "lead_in", set(), {"objectives"})
         self.lead_in = fill(lead_in, {"objectives": self.objectives}).strip()
@@ -120,7 +117,11 @@ class CritiquePrompts:
                 check_placeholders(text, str(path), required | _QUOTED, {"lead_in"})
             return text, None
         text = read_prompt_file(path, required | _QUOTED, {"lead_in"})
-        return text, heading_of(text, "prompt", str(path), anywhere=self.search_markers)
+        return text, self._heading(text, str(path))
+
+    def _heading(self, text: str, where: str) -> re.Pattern[str]:
+        """Return a pattern for the place at which a generated text begins the next question of the one-shot form."""
+        return heading_of(text, "prompt", where)
 
     def _build(self, text: str, prompt: Prompt, response: str, values: dict[str, str]) -> Prompt:
         values = {**values, "objectives": self.objectives, "lead_in": self.lead_in, "response": response.strip()}

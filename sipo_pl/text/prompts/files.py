@@ -50,11 +50,22 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: values[match[1]], text)
 
 
-def heading_of(text: str, placeholder: str, where: str, *, anywhere: bool = False) -> re.Pattern[str]:
+def heading_of(text: str, placeholder: str, where: str) -> re.Pattern[str]:
     """Return a pattern for the line at which a text in the form of `text` begins its next `placeholder` part.
 
     The heading is what precedes the placeholder on its line, or else the nearest line above that is not blank, which
-    must then fill a line by itself. With `anywhere` it counts within a line too.
+    must then fill a line by itself.
+
+    Raises:
+        UserError: see `heading_text`.
+    """
+    heading, inline = heading_text(text, placeholder, where)
+    end = "" if inline else r"[ \t]*$"
+    return re.compile(rf"^[ \t]*{re.escape(heading)}{end}", re.MULTILINE)
+
+
+def heading_text(text: str, placeholder: str, where: str) -> tuple[str, bool]:
+    """Return the heading of the `placeholder` part of `text`, and whether it stands on the placeholder's own line.
 
     Raises:
         UserError: there is no heading, or it holds a placeholder.
@@ -67,10 +78,7 @@ def heading_of(text: str, placeholder: str, where: str, *, anywhere: bool = Fals
             f"{where}: {{{placeholder}}} needs a heading, such as a line '### Question' above it: "
             "a generated text is cut where the heading comes again"
         )
-    if anywhere:
-        return re.compile(re.escape(heading))
-    end = "" if inline.strip() else r"[ \t]*$"
-    return re.compile(rf"^[ \t]*{re.escape(heading)}{end}", re.MULTILINE)
+    return heading, bool(inline.strip())
 
 
 def _listed(names: set[str]) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sipo_pl.engine.decoding.fused_rows import log_probabilities
 from sipo_pl.engine.decoding.generation import generate
 from sipo_pl.engine.decoding.options import Decoding, FinishReason, Request
 from sipo_pl.engine.lora.adapters import interpolate as interpolate_factors
@@ -14,7 +15,8 @@ from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.engine.lora.policies import Policy, stack_policies
 from sipo_pl.messages.errors import UsageError, UserError, nearest
 from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
-from sipo_pl.method.divergences.alpha import UnscaledAlpha
+from sipo_pl.released.divergences import UnscaledAlpha
+from sipo_pl.released.scores import raw_logits
 from sipo_pl.rewards.implicit import policy_logps
 from sipo_pl.use.functions.tokens import PLAIN, template_of
 
@@ -100,7 +102,8 @@ def decode(
     ]
     policies = stack_policies([_policy(*one) for one in zip(bases, adapters, strict=True)], "float32")
     decoding = Decoding(beams=num_beams, max_length=max_length)
-    made = generate(policies, requests, decoding, divergence, template.end_ids, seed=0, raw_logits=as_released)
+    scores = raw_logits if as_released else log_probabilities
+    made = generate(policies, requests, decoding, divergence, template.end_ids, seed=0, greedy_scores=scores)
     found = []
     for prompt, request, generated in zip(prompts, requests, made, strict=True):
         text = prompt + template.decode(generated.token_ids)

@@ -6,10 +6,10 @@ from functools import cache
 from typing import NamedTuple, cast
 
 from sipo_pl.data.loader import TrainingPair
-from sipo_pl.data.preference import mask_common_prefix
 from sipo_pl.data.preference import realignment_pairs as tokenized_pairs
 from sipo_pl.data.rows import KeptRow
 from sipo_pl.recipe.recipe import DEFAULT_TEXT, Template
+from sipo_pl.released.masks import mask_common_prefix
 from sipo_pl.text.templates import Encoded, PromptTemplate
 from sipo_pl.text.tokenizers import load_template
 

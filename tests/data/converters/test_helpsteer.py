@@ -1,11 +1,13 @@
+from functools import partial
 from typing import Any
 
 import pytest
 
+from sipo_pl.data.converters.base import Pairing
 from sipo_pl.data.converters.helpsteer import HelpSteer
 from sipo_pl.messages.errors import UserError
-from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.recipe import Objective
+from sipo_pl.released.map_batches import adjacent_runs
 from sipo_pl.text.prompt import prompt_id
 
 OBJECTIVES = [Objective("correct", column="correctness"), Objective("short", column="verbosity", direction="min")]
@@ -109,9 +111,9 @@ def test_only_neighbours_within_a_map_batch_are_paired_where_asked_for() -> None
     raw = rows(("p", "a", 1, 1), ("p", "b", 0, 1), ("p", "c", 0, 1), ("q", "d", 1, 0), ("p", "e", 0, 0))
     converter = HelpSteer()
     assert len(converter.pairs(raw, OBJECTIVES).rows) == 6
-    converter.compat = Compat(map_batch=2)
+    converter.pairing = Pairing(partial(adjacent_runs, map_batch=2))
     assert [row["pair_id"] for row in converter.pairs(raw, OBJECTIVES).rows] == [f"{prompt_id('p')}/0-1"]
-    converter.compat = Compat(map_batch=1000, map_shards=2)  # three rows, then two
+    converter.pairing = Pairing(partial(adjacent_runs, map_batch=1000, map_shards=2))  # three rows, then two
     assert len(converter.pairs(raw, OBJECTIVES).rows) == 3
 
 

@@ -2,10 +2,11 @@ from typing import Any
 
 import pytest
 
+from sipo_pl.data.converters.base import Pairing
 from sipo_pl.data.converters.pairs import Pairs
 from sipo_pl.messages.errors import UsageError, UserError
-from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.recipe import Objective
+from sipo_pl.released.pairing import no_flaw
 from sipo_pl.text.prompt import prompt_id
 
 BETTER, SAFER = Objective("better", column="better_response_id"), Objective("safer", column="safer_response_id")
@@ -64,7 +65,7 @@ def test_what_is_no_pair_is_counted_and_keeps_its_place() -> None:
         "rows with an empty prompt": 1,
     }
     converter = Pairs()
-    converter.compat = Compat(keep_degenerate=True)
+    converter.pairing = Pairing(flaw=no_flaw)
     assert converter.pairs(located(*rows), [BETTER, SAFER]).slots == [0, 1, 2, 4]
 
 

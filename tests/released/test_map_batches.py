@@ -1,6 +1,6 @@
 import pytest
 
-from sipo_pl.data.map_batches import adjacent_runs
+from sipo_pl.released.map_batches import adjacent_runs
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 
-def adjacent_runs(prompts: Sequence[str], batch: int, shards: int = 1) -> list[int]:
+def adjacent_runs(prompts: Sequence[str], map_batch: int, map_shards: int = 1) -> list[int]:
     """Return the number of the run that each row belongs to; only rows of one run are paired.
 
     Args:
         prompts: prompt, or its id, of each row, in file order.
-        batch: rows of a map batch.
-        shards: processes over which the rows are spread, in consecutive pieces that differ by one row at most.
+        map_batch: rows of a map batch.
+        map_shards: processes over which the rows are spread, in consecutive pieces that differ by one row at most.
     """
-    borders = set(_batch_borders(len(prompts), batch, shards))
+    borders = set(_batch_borders(len(prompts), map_batch, map_shards))
     runs: list[int] = []
     for index, prompt in enumerate(prompts):
         begins = index in borders or prompt != prompts[index - 1]
