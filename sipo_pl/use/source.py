@@ -72,7 +72,7 @@ def open_source(
         base_model: folder or hub name in the place of the base model that the folder names.
         policies: of a run folder, the stage whose policies are taken; realign where that is complete.
         divergence: import path of the class that fuses, where it is none of this package: exported policies need it,
-            since they may come from anywhere; a run folder's own config says it already, and this names its module anew.
+            since they may come from anywhere. The config of a run folder names it already; its module may have moved.
 
     Raises:
         UserError: neither kind of folder, a policy that is missing or damaged, or a base model that is another one.
