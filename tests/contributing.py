@@ -1,5 +1,6 @@
 """The steps of CONTRIBUTING, taken in a copy of the package."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -49,13 +50,12 @@ def add_stage(folder: Path, entry: str, before: str) -> None:
     edit(folder / "sipo_pl/registry/stages.py", start, textwrap.indent(entry, "    ") + start)
 
 
-def run_copy(folder: Path, *words: object, typed: str = "") -> str:
-    """Run Python in a copy of the package, with `typed` as its input; return what it printed."""
+def run_in(folder: Path, *words: object) -> str:
+    """Run Python in a folder whose modules come first, such as a copy of the package; return what it printed."""
     said = subprocess.run(
         [sys.executable, *map(str, words)],
         cwd=folder,
-        env=environment(PYTHONPATH=str(folder)),
-        input=typed,
+        env=environment(PYTHONPATH=f"{folder}{os.pathsep}{PACKAGE.parent}"),
         capture_output=True,
         text=True,
         timeout=300,

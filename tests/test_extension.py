@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
-from contributing import add_module, add_stage, blocks, copy_package, run_copy
+from contributing import add_module, add_stage, blocks, copy_package, run_in
 from tiny_run import STAGE_CONFIGS, edit, write_recipe, write_rows, write_yaml
 
 from sipo_pl.data.units import read_units
 from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
 
 METHOD = "Add a comparison method"
-SHIPPED = ("reward", "fuse")  # what a divergence is
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +81,7 @@ def test_what_the_page_adds_runs_together(extended: Path, tmp_path: Path, talkat
         if stage == "align":
             config["model"]["loss"] = page("Add a loss")["model"]["loss"]
         write_yaml(tmp_path / f"{stage}.yaml", config)
-    run_copy(extended, "-m", "sipo_pl", "run", "--config", recipe)
+    run_in(extended, "-m", "sipo_pl", "run", "--config", recipe)
 
     run = tmp_path / "run"
     pair = read_jsonl(run / "prepare/train.jsonl")[0]
@@ -97,22 +96,19 @@ def test_what_the_page_adds_runs_together(extended: Path, tmp_path: Path, talkat
     for row in read_units(run / "measure-realign"):
         assert row["rewards"]["curiosity"] == min(texts[row["response_id"]].count("?"), 2)
 
-    words = ["--run", run, "--weights", point, "--kinds", "policies", "--out", tmp_path / "out", "--prompts", 1]
-    run_copy(extended, "-m", "sipo_pl", "export", *words)
     exported = tmp_path / "out/policies"
+    program = f"""
+from sipo_pl.cli.main import main
+from sipo_pl.use.api import load
+words = ["--weights", {point!r}, "--kinds", "policies", "--out", {str(exported.parent)!r}, "--prompts", "1"]
+assert main(["export", "--run", {str(run)!r}, *words]) == 0
+print("answered", load({str(exported)!r}).fuse().generate(["a question"], max_new_tokens=4))
+"""
+    assert "answered" in run_in(extended, "-c", program)  # no option: the package holds the class
     assert read_json(exported / "fusion.json")["divergence"] == {
         "class_path": "sipo_pl.method.divergences.chi_squared.ChiSquared",
         "init_args": {},
     }
-    options = ["--max_new_tokens", 4, "--divergence", "sipo_pl.method.divergences.chi_squared.ChiSquared"]
-    for more in ([], options[2:]):  # a class that the package holds needs no word of the user
-        assert "a question" in run_copy(extended, "-c", ASK.format(model=str(exported), options=more))
-
-
-ASK = """
-from sipo_pl.use.api import load
-print("a question", load({model!r}, divergence=({options!r} or [None])[-1]).fuse().generate(["a question"], max_new_tokens=4))
-"""
 
 
 def test_a_method_of_the_page_is_compared(extended: Path, tmp_path: Path, talkative_model: Path) -> None:
@@ -127,7 +123,7 @@ def test_a_method_of_the_page_is_compared(extended: Path, tmp_path: Path, talkat
     write_yaml(tmp_path / "answer.yaml", {**answer, "model": {"decoding": answer["model"]["decoding"]}})
     write_yaml(tmp_path / "judge.yaml", {**STAGE_CONFIGS["measure"], "stage": "judge"})
     write_yaml(tmp_path / "compare.yaml", {"stage": "compare", "recipe": "recipe.yaml", "resamples": 50})
-    run_copy(extended, "-m", "sipo_pl", "run", "--config", recipe)
+    run_in(extended, "-m", "sipo_pl", "run", "--config", recipe)
 
     folder = tmp_path / "run"
     recorded = yaml.safe_load((folder / "align_ipo-short/config.yaml").read_text(encoding="utf-8"))
@@ -138,3 +134,45 @@ def test_a_method_of_the_page_is_compared(extended: Path, tmp_path: Path, talkat
     assert int(rows["mod_ipo"]["trained_tokens"]) > 0
     assert "MOD of IPO policies" in (folder / "compare/report.html").read_text(encoding="utf-8")
     assert json.loads((folder / "compare/metrics.json").read_text(encoding="utf-8"))
+
+
+def test_a_loss_and_a_divergence_from_outside_the_package_run_and_are_used(
+    tmp_path: Path, talkative_model: Path
+) -> None:
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    for name, title in (("my_loss", "Add a loss"), ("my_rules", "Add a fusion rule")):
+        (desk / f"{name}.py").write_text(blocks(title, "python")[0], encoding="utf-8")
+    recipe = write_recipe(tmp_path, talkative_model, divergence={"class_path": "my_rules.ChiSquared"})
+    align = yaml.safe_load((tmp_path / "align.yaml").read_text(encoding="utf-8"))
+    align["model"]["loss"] = {"class_path": "my_loss.IPO", "init_args": {"target": 0.4}}
+    align["trainer"]["max_epochs"] = 1
+    write_yaml(tmp_path / "align.yaml", align)
+    run_in(desk, "-m", "sipo_pl", "run", "--config", recipe, "--only", "prepare", "align")
+
+    (desk / "moved").mkdir()
+    (desk / "my_loss.py").unlink()  # policies in use need no loss
+    program = f"""
+import io, shutil, sys
+from sipo_pl.cli.main import main
+from sipo_pl.use.api import load
+run, out = {str(tmp_path / "run")!r}, {str(tmp_path / "out")!r}
+half = ["--weights", "0.5,0.5"]
+assert main(["export", "--run", run, *half, "--kinds", "policies", "--out", out, "--prompts", "0"]) == 0
+exported = out + "/policies"
+own = load(run).fuse("0.5,0.5").generate(["a question"], max_new_tokens=4)
+assert load(exported, divergence="my_rules.ChiSquared").fuse().generate(["a question"], max_new_tokens=4) == own
+short = [*half, "--max_new_tokens", "2"]
+for folder, more, code in ((run, [], 0), (exported, [], 1), (exported, ["--divergence", "my_rules.ChiSquared"], 0)):
+    sys.stdin = io.StringIO("hello")
+    assert main(["chat", "--model", folder, *short, *more]) == code
+shutil.move("my_rules.py", "moved/rules.py")
+del sys.modules["my_rules"]
+assert main(["chat", "--model", run, *short]) == 2
+sys.stdin = io.StringIO("hello")
+assert main(["chat", "--model", run, *short, "--divergence", "moved.rules.ChiSquared"]) == 0
+print("done")
+"""
+    assert "done" in run_in(desk, "-c", program)
+    card = (tmp_path / "out/policies/README.md").read_text(encoding="utf-8")
+    assert "sipo_pl chat --model . --weights kind=0.5,short=0.5 --divergence my_rules.ChiSquared" in card

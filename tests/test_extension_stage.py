@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from contributing import add_module, add_stage, blocks, copy_package, run_copy
+from contributing import add_module, add_stage, blocks, copy_package, run_in
 from tiny_run import edit, write_recipe
 
 from sipo_pl.storage.artifacts import Manifest, read_jsonl
@@ -35,7 +35,7 @@ def test_a_stage_of_the_page_runs_in_both_rounds(extended: Path, tmp_path: Path,
     realign = yaml.safe_load((tmp_path / "realign.yaml").read_text(encoding="utf-8"))
     realign["data"]["source"] = "thin"
     (tmp_path / "realign.yaml").write_text(yaml.safe_dump(realign), encoding="utf-8")
-    run_copy(extended, "-m", "sipo_pl", "run", "--config", recipe)
+    run_in(extended, "-m", "sipo_pl", "run", "--config", recipe)
     for folder in (tmp_path / "run", tmp_path / "run/round-2"):
         kept = read_jsonl(folder / "filter/kept.jsonl")
         assert read_jsonl(folder / "thin/kept.jsonl") == kept[::2]
@@ -56,7 +56,7 @@ assert main(["--help"]) == 0
 for more in (["--dry_run"], ["--dry_run", "--set", "recipe.stages.thin=true"], ["--estimate", "h200"]):
     assert main(["run", "--config", {str(recipe)!r}, *more]) == 0
 """
-    said = run_copy(extended, "-c", program)
+    said = run_in(extended, "-c", program)
     assert "\n  thin          keep every second kept pair\n" in said
     without, given = re.findall(r"# realign-kind\n(.*)\n", said)
     assert "--data.source filter" in without
