@@ -5,14 +5,17 @@ A copy of the package follows them, and runs. `test_extension_stage.py` does so 
 
 import csv
 import json
+import os
 import re
 import textwrap
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
-from contributing import add_module, add_stage, blocks, copy_package, run_in
+from contributing import PACKAGE, add_module, add_stage, blocks, copy_package, run_in
+from serving import serve
 from tiny_run import STAGE_CONFIGS, edit, write_recipe, write_rows, write_yaml
 
 from sipo_pl.data.units import read_units
@@ -92,9 +95,9 @@ def test_what_the_page_adds_runs_together(extended: Path, tmp_path: Path, talkat
     assert measured is not None
     assert measured.complete
     assert {"kind", "short", "curiosity"} == set(read_units(run / "measure-realign")[0]["rewards"])
-    texts = {row["response_id"]: row["text"] for row in read_units(run / "evaluate-realign")}
+    texts = {row["sample_id"]: row["text"] for row in read_units(run / "evaluate-realign")}
     for row in read_units(run / "measure-realign"):
-        assert row["rewards"]["curiosity"] == min(texts[row["response_id"]].count("?"), 2)
+        assert row["rewards"]["curiosity"] == min(texts[row["sample_id"]].count("?"), 2)
 
     exported = tmp_path / "out/policies"
     program = f"""
@@ -176,3 +179,12 @@ print("done")
     assert "done" in run_in(desk, "-c", program)
     card = (tmp_path / "out/policies/README.md").read_text(encoding="utf-8")
     assert "sipo_pl chat --model . --weights kind=0.5,short=0.5 --divergence my_rules.ChiSquared" in card
+    options = ["--weights", "0.5,0.5", "--divergence", "moved.rules.ChiSquared"]
+    path = os.pathsep.join(map(str, (desk, PACKAGE.parent)))
+    with serve(tmp_path / "out/policies", tmp_path / "serve.log", *options, PYTHONPATH=path) as server:
+        asked = {"model": "policies", "max_tokens": 2, "messages": [{"role": "user", "content": "a question"}]}
+        request = Request(
+            f"{server.api}/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+        )
+        with urlopen(request, timeout=60) as answer:
+            assert json.load(answer)["choices"]
