@@ -17,6 +17,7 @@ from sipo_pl.method.weights import WeightPlan
 from sipo_pl.recipe.methods import entrants
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.registry import METHODS
+from sipo_pl.registry.stage import Method
 from sipo_pl.report.comparison.looks import looks
 from sipo_pl.report.comparison.pictures import gains, utilities
 from sipo_pl.report.comparison.reading import control, headline, markdown, strength
@@ -299,6 +300,18 @@ def test_methods_are_told_apart_without_colour() -> None:
     found = looks([*METHODS, *(f"other:{name}" for name in METHODS)])
     assert len({(look.marker, look.fill) for look in found.values()}) == len(found)
     assert looks(["sipo"])["sipo"] == found["sipo"]  # the same in every comparison
+
+
+def test_further_methods_get_looks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = looks(METHODS)
+    for count in range(15 - len(METHODS)):
+        monkeypatch.setitem(METHODS, f"own_{count}", Method(f"Own {count}", "fused"))
+    found = looks(METHODS)
+    assert len(found) == 15
+    assert {name: found[name] for name in before} == before
+    assert len({look.colour for look in found.values()}) == 15
+    for shown in ("colour", "line"):
+        assert len({(look.marker, getattr(look, shown)) for look in found.values()}) == 15
 
 
 # the page

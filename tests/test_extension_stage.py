@@ -1,66 +1,41 @@
 """A new stage takes the steps of CONTRIBUTING and no other: a copy of the package follows them, and runs."""
 
 import re
-import shutil
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
-from tiny_run import edit, environment, write_recipe
+from contributing import add_module, add_stage, blocks, copy_package, run_in
+from tiny_run import edit, write_recipe
 
-import sipo_pl
 from sipo_pl.storage.artifacts import Manifest, read_jsonl
 
-PACKAGE = Path(sipo_pl.__file__).parent
-TEXT = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+TITLE = "Add a stage"
 OFF = ("review", "evaluate-align", "evaluate-realign", "report")  # for the time that they take
-
-
-def blocks(kind: str) -> list[str]:
-    """Return the code of the page's part on stages."""
-    part = TEXT[TEXT.index("## Add a stage") : TEXT.index("## Commits")]
-    found = re.findall(rf"^ *```{kind}\n(.*?)^ *```$", part, re.DOTALL | re.MULTILINE)
-    return [textwrap.dedent(block) for block in found]
 
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a copy of the package that has the stage thin."""
-    folder = tmp_path_factory.mktemp("extended")
-    shutil.copytree(PACKAGE, folder / "sipo_pl", ignore=shutil.ignore_patterns("__pycache__"))
-    (module,), (entry, read, _) = blocks("python"), blocks("text")
-    (folder / "sipo_pl/stages/thin.py").write_text(module, encoding="utf-8")
-    registry = folder / "sipo_pl/registry/stages.py"
-    behind = '    _stage(\n        "realign",\n'
-    edit(registry, behind, textwrap.indent(entry, "    ") + behind)
-    edit(registry, '(*_FUSED, Read("filter", seen_by="graph"))', f"(*_FUSED, {read.strip()})")
-    return folder
-
-
-def run(extended: Path, *words: object) -> str:
-    """Run Python in the copy; return what it printed."""
-    said = subprocess.run(
-        [sys.executable, *map(str, words)],
-        cwd=extended,
-        env=environment(PYTHONPATH=str(extended)),
-        capture_output=True,
-        text=True,
-        check=False,
+    folder = copy_package(tmp_path_factory.mktemp("extended"))
+    entry, read, _ = blocks(TITLE, "text")
+    add_module(folder, TITLE)
+    add_stage(folder, entry, before="realign")
+    edit(
+        folder / "sipo_pl/registry/stages.py",
+        '(*_FUSED, Read("filter", seen_by="graph"))',
+        f"(*_FUSED, {read.strip()})",
     )
-    assert said.returncode == 0, said.stderr
-    return said.stdout
+    return folder
 
 
 def test_a_stage_of_the_page_runs_in_both_rounds(extended: Path, tmp_path: Path, talkative_model: Path) -> None:
     recipe = write_recipe(tmp_path, talkative_model, rounds=2, stages=dict.fromkeys(OFF, False))
-    (tmp_path / "thin.yaml").write_text(blocks("text")[2], encoding="utf-8")
+    (tmp_path / "thin.yaml").write_text(blocks(TITLE, "text")[2], encoding="utf-8")
     realign = yaml.safe_load((tmp_path / "realign.yaml").read_text(encoding="utf-8"))
     realign["data"]["source"] = "thin"
     (tmp_path / "realign.yaml").write_text(yaml.safe_dump(realign), encoding="utf-8")
-    run(extended, "-m", "sipo_pl", "run", "--config", recipe)
+    run_in(extended, "-m", "sipo_pl", "run", "--config", recipe)
     for folder in (tmp_path / "run", tmp_path / "run/round-2"):
         kept = read_jsonl(folder / "filter/kept.jsonl")
         assert read_jsonl(folder / "thin/kept.jsonl") == kept[::2]
@@ -74,14 +49,14 @@ def test_a_stage_of_the_page_has_a_command_a_switch_and_a_price(
     extended: Path, tmp_path: Path, talkative_model: Path
 ) -> None:
     recipe = write_recipe(tmp_path, talkative_model, stages={"thin": False})
-    (tmp_path / "thin.yaml").write_text(blocks("text")[2], encoding="utf-8")
+    (tmp_path / "thin.yaml").write_text(blocks(TITLE, "text")[2], encoding="utf-8")
     program = f"""
 from sipo_pl.cli.main import main
 assert main(["--help"]) == 0
 for more in (["--dry_run"], ["--dry_run", "--set", "recipe.stages.thin=true"], ["--estimate", "h200"]):
     assert main(["run", "--config", {str(recipe)!r}, *more]) == 0
 """
-    said = run(extended, "-c", program)
+    said = run_in(extended, "-c", program)
     assert "\n  thin          keep every second kept pair\n" in said
     without, given = re.findall(r"# realign-kind\n(.*)\n", said)
     assert "--data.source filter" in without

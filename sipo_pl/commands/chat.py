@@ -10,6 +10,7 @@ def chat(
     weights: str | None = None,
     policies: Literal["align", "realign"] | None = None,
     base_model: str | None = None,
+    divergence: str | None = None,
     system: str | None = None,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -25,6 +26,7 @@ def chat(
         weights: such as helpful=0.7,harmless=0.3, or 0.7,0.3 in their order; those of the export where not given
         policies: of the first alignment (align) or the re-alignment; the latter where it is complete
         base_model: folder or hub name in the place of the base model that the folder names
+        divergence: such as my_rules.ChiSquared: a class from outside this package that fuses, whose code you trust
         system: system message, for a chat template
         temperature: divides the fused scores; zero is greedy
         top_p: share of probability that the likeliest tokens must hold to be drawn from
@@ -39,7 +41,7 @@ def chat(
     from sipo_pl.use.chat_screen import Screen
 
     quiet_libraries()
-    loaded = load(model, base_model=base_model, policies=policies, dtype=dtype, device=device)
+    loaded = load(model, base_model=base_model, policies=policies, divergence=divergence, dtype=dtype, device=device)
     point = loaded.fuse(weights).weights
     decoding = loaded.decoding(temperature, top_p, max_new_tokens, max_length)
     with loaded.stream(COMPARED) as stream:

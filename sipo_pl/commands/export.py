@@ -17,6 +17,7 @@ def export(
     kinds: list[Literal["interpolated", "sum", "merged", "policies"]] | None = None,
     policies: Literal["align", "realign"] | None = None,
     base_model: str | None = None,
+    divergence: str | None = None,
     base_name: str | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
     prompts: int = 32,
@@ -35,6 +36,7 @@ def export(
             (fused while decoding); all that are possible where not given
         policies: of the first alignment (align) or the re-alignment; the latter where it is complete
         base_model: folder or hub name in the place of the base model that the run names
+        divergence: such as my_rules.ChiSquared: a class from outside this package that fuses, whose code you trust
         base_name: what cards and adapters call the base model, such as its name on the hub; its path where not given
         dtype: dtype of the merged model; the run's where not given
         prompts: test prompts on which the distance from true fusion is measured; zero measures nothing
@@ -52,7 +54,7 @@ def export(
     from sipo_pl.use.source import open_source
 
     quiet_libraries()
-    source = open_source(Path(run), base_model=base_model, policies=policies)
+    source = open_source(Path(run), base_model=base_model, policies=policies, divergence=divergence)
     if source.recipe is None:
         raise UserError(f"{run}: exported policies; export reads the run folder that they came from")
     point = parse_point(weights, source.names)

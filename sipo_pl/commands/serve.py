@@ -20,6 +20,7 @@ def serve(
     api_key_file: str | None = None,
     policies: Literal["align", "realign"] | None = None,
     base_model: str | None = None,
+    divergence: str | None = None,
     temperature: float = 0.0,
     top_p: float = 1.0,
     max_new_tokens: int = 256,
@@ -42,6 +43,7 @@ def serve(
         api_key_file: file of keys, one a line, one of which clients must send; nobody needs one where not given
         policies: of the first alignment (align) or the re-alignment; the latter where it is complete
         base_model: folder or hub name in the place of the base model that the folder names
+        divergence: such as my_rules.ChiSquared: a class from outside this package that fuses, whose code you trust
         temperature: of requests that give none; zero is greedy
         top_p: of requests that give none; share of probability that the likeliest tokens must hold to be drawn from
         max_new_tokens: longest answer in tokens of requests that give none
@@ -70,7 +72,9 @@ def serve(
     limits = Limits(slots, queue, max_length or Limits.max_length, timeout, body_bytes)
     keys = read_keys(api_key_file)
     with open_socket(host, port) as bound:
-        loaded = load(model, base_model=base_model, policies=policies, dtype=dtype, device=device)
+        loaded = load(
+            model, base_model=base_model, policies=policies, divergence=divergence, dtype=dtype, device=device
+        )
         if max_length is None:
             limits = replace(limits, max_length=min(limits.max_length, loaded.context_length))
         loaded.decoding(temperature, top_p, max_new_tokens, limits.max_length)  # says what is wrong with them

@@ -42,7 +42,9 @@ def instantiate(component: Component, base: type[T], key: str) -> T:
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"{key}.class_path {class_path!r}: {error}") from None
+        is_foreign = isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]
+        hint = "; PYTHONPATH names the folders of modules of your own" if is_foreign else ""
+        raise UsageError(f"{key}.class_path {class_path!r}: {error}{hint}") from None
     found = getattr(module, name, None)
     if found is None:
         classes = [n for n, value in vars(module).items() if isinstance(value, type) and issubclass(value, base)]

@@ -40,6 +40,7 @@ def load(
     policies: AlignmentStage | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
     device: str | None = None,
+    divergence: str | None = None,
 ) -> "Policies":
     """Load the policies of a run folder, or of a folder that `sipo_pl export --kinds policies` wrote.
 
@@ -49,11 +50,14 @@ def load(
         policies: of a run folder, the stage whose policies are taken; realign where that is complete, else align.
         dtype: dtype of the base models; the run's where not given.
         device: such as cpu or cuda:1; a GPU where there is one.
+        divergence: import path of the class that fuses exported policies, where it is none of this package, such as
+            "my_rules.ChiSquared"; its code is imported.
 
     Raises:
         UserError: no such folder, policies that are missing or do not fit, another base model than that of training.
     """
-    return Policies(open_source(Path(folder), base_model=base_model, policies=policies), dtype, device)
+    source = open_source(Path(folder), base_model=base_model, policies=policies, divergence=divergence)
+    return Policies(source, dtype, device)
 
 
 class Policies:

@@ -3,6 +3,7 @@
 import textwrap
 
 from sipo_pl.method.divergences import ReverseKL
+from sipo_pl.use.divergence_class import class_path_of, is_shipped
 from sipo_pl.use.source import Source
 
 _LOAD = {
@@ -79,7 +80,10 @@ def code(kind: str, source: Source, weights: tuple[float, ...], base: str, end_i
         load = _LOAD["merged" if kind == "merged" else "adapter"]
         return [_python(load).replace("{base}", base).removesuffix("```") + _body(_ANSWER) + "```"]
     at = ",".join(f"{name}={weight:g}" for name, weight in zip(source.names, weights, strict=True))
-    parts = [_CHAT, f"    sipo_pl chat --model . --weights {at}"]
+    command = f"sipo_pl chat --model . --weights {at}"
+    if not is_shipped(rule := class_path_of(source.divergence)):
+        command += f" --divergence {rule}"
+    parts = [_CHAT, f"    {command}"]
     if isinstance(source.divergence, ReverseKL) and len(source.base_models) == 1:
         by_name = dict(zip(source.names, weights, strict=True))
         parts += [_SLOW, _python(_FUSE.format(base=base, weights=by_name, most=MOST_TOKENS, ends=end_ids))]

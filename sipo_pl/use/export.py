@@ -172,7 +172,7 @@ class _Writer:
             told,
             hashes,
             list(self.plan.weights),
-            component_of(source.divergence),
+            component_of(source.divergence, source.recipe[0].divergence if source.recipe else None),
             source.template,
             source.beta,
             source.dtype,

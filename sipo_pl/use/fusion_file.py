@@ -8,9 +8,9 @@ from typing import Any, Literal
 from sipo_pl.engine.decoding.options import Decoding
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.divergences import Divergence
-from sipo_pl.recipe.components import instantiate
 from sipo_pl.recipe.recipe import Component, Template
 from sipo_pl.storage.artifacts import content_hash, file_hash, read_json, require_key, require_object, write_json
+from sipo_pl.use.divergence_class import class_path_of, is_shipped
 
 FUSION_FILE = "fusion.json"
 FORMAT = "sipo_pl fusion 1"
@@ -112,23 +112,16 @@ def _own_hash(values: dict[str, Any]) -> str:
     return content_hash({key: value for key, value in values.items() if key not in FREE})
 
 
-def component_of(divergence: Divergence) -> Component:
-    """Return class_path and init_args of a divergence."""
-    kind = type(divergence)
-    arguments: dict[str, Any] = asdict(divergence) if is_dataclass(divergence) else {}
-    return {"class_path": f"{kind.__module__}.{kind.__name__}", "init_args": arguments}
+def component_of(divergence: Divergence, recipe: Component | None = None) -> Component:
+    """Return class_path and init_args of a divergence.
 
-
-def divergence_from(component: Component, path: Path) -> Divergence:
-    """Return the divergence of a file that may come from anywhere: one of this package, and no other module's.
-
-    Raises:
-        UserError: another module, which a file from elsewhere must not choose to import.
+    Args:
+        divergence: the object; what a class of this package was made with is read from it.
+        recipe: what the recipe names, which has the arguments of a class from elsewhere.
     """
-    name: Any = component.get("class_path")
-    if not str(name).startswith("sipo_pl.method.divergences."):
-        raise UserError(
-            f"{path}: divergence {name!r} is not of sipo_pl.method.divergences; "
-            "policies under one of your own are used from their run folder"
-        )
-    return instantiate(component, Divergence, f"{path}: divergence")  # type: ignore[type-abstract]
+    class_path = class_path_of(divergence)
+    if is_shipped(class_path):
+        arguments: dict[str, Any] = asdict(divergence) if is_dataclass(divergence) else {}
+    else:
+        arguments = dict((recipe or {}).get("init_args") or {})
+    return {"class_path": class_path, "init_args": arguments}

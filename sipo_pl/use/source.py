@@ -1,7 +1,7 @@
 """Policies to be used: those of a run folder, or of a folder that `export` wrote."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,8 @@ from sipo_pl.recipe.divergence import recipe_divergence
 from sipo_pl.recipe.recipe import AlignmentStage, Recipe, Template
 from sipo_pl.storage.artifacts import same_hash
 from sipo_pl.storage.model_hashes import resolve_base_model, tokenizer_hash, weights_hash
-from sipo_pl.use.fusion_file import FUSION_FILE, FusionFile, divergence_from
+from sipo_pl.use.divergence_class import exported_divergence, named_by_user
+from sipo_pl.use.fusion_file import FUSION_FILE, FusionFile
 from sipo_pl.use.run_folder import evaluation_decoding, kept_stage, read_recipe
 
 log = logging.getLogger("sipo_pl")
@@ -57,13 +58,21 @@ class Source:
         return tuple(dict.fromkeys(policy.base_model for policy in self.policies))
 
 
-def open_source(folder: Path, *, base_model: str | None = None, policies: AlignmentStage | None = None) -> Source:
+def open_source(
+    folder: Path,
+    *,
+    base_model: str | None = None,
+    policies: AlignmentStage | None = None,
+    divergence: str | None = None,
+) -> Source:
     """Read the policies of a run folder, or of an exported one.
 
     Args:
         folder: a run folder, or one with a `fusion.json`.
         base_model: folder or hub name in the place of the base model that the folder names.
         policies: of a run folder, the stage whose policies are taken; realign where that is complete.
+        divergence: import path of the class that fuses, where it is none of this package: exported policies need it,
+            since they may come from anywhere. The config of a run folder names it already; its module may have moved.
 
     Raises:
         UserError: neither kind of folder, a policy that is missing or damaged, or a base model that is another one.
@@ -73,18 +82,19 @@ def open_source(folder: Path, *, base_model: str | None = None, policies: Alignm
     if (folder / FUSION_FILE).is_file():
         if policies is not None:
             raise UserError(f"{folder}: holds exported policies, among which there is no {policies!r} to choose")
-        return _exported(folder, base_model)
+        return _exported(folder, base_model, divergence)
     for file, kind in (("adapter_config.json", "an adapter"), ("model.safetensors", "a model")):
         if (folder / file).is_file():
             raise UserError(
                 f"{folder}: {kind}, to be loaded with transformers or peft; fused are the policies of a run folder, or "
                 f"those that `sipo_pl export --kinds policies` wrote"
             )
-    return _of_run(folder, base_model, policies)
+    return _of_run(folder, base_model, policies, divergence)
 
 
-def _of_run(folder: Path, base_model: str | None, policies: AlignmentStage | None) -> Source:
+def _of_run(folder: Path, base_model: str | None, policies: AlignmentStage | None, divergence: str | None) -> Source:
     recipe = read_recipe(folder)
+    recipe = replace(recipe, divergence=named_by_user(recipe.divergence, divergence, str(folder)))
     kept: AlignmentStage = policies or ("realign" if kept_stage(recipe) == "realign" else "align")
     found = read_policies(recipe, kept, checked=False)
     for policy in found:
@@ -105,7 +115,7 @@ def _of_run(folder: Path, base_model: str | None, policies: AlignmentStage | Non
     )
 
 
-def _exported(folder: Path, base_model: str | None) -> Source:
+def _exported(folder: Path, base_model: str | None, divergence: str | None) -> Source:
     path = folder / FUSION_FILE
     file = FusionFile.read(folder)
     file.check_files(folder)
@@ -122,7 +132,7 @@ def _exported(folder: Path, base_model: str | None) -> Source:
         tuple(file.objectives),
         _over(found, base_model),
         file.template,
-        divergence_from(file.divergence, path),
+        exported_divergence(file.divergence, divergence, str(path)),
         file.beta,
         file.dtype,
         0,
