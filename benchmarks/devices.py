@@ -21,7 +21,7 @@ from benchmarks import options
 from benchmarks.devices_parts import STAGES, Bench
 from benchmarks.launcher import fork_where_possible
 from benchmarks.measuring import table, versions
-from sipo_pl.storage.artifacts import write_json
+from sipo_pl.storage.json_lines import write_json
 
 COLUMNS = (
     "work",

@@ -18,7 +18,7 @@ from benchmarks.devices_setup import OBJECTIVES, make_model, write_recipe
 from benchmarks.launcher import Ranks, SelfStarted, is_gone
 from benchmarks.models import Setting
 from sipo_pl.run.devices import VISIBLE
-from sipo_pl.storage.artifacts import Manifest
+from sipo_pl.storage.manifest import Manifest
 
 STAGE = f"align-{OBJECTIVES[0]}"
 STAGES = ("sample", "review", "rewrite", "score")

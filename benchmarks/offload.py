@@ -22,7 +22,7 @@ import yaml
 
 from benchmarks import options
 from benchmarks.models import Setting, load_model, load_tokenizer
-from sipo_pl.storage.artifacts import read_jsonl, write_jsonl
+from sipo_pl.storage.json_lines import read_jsonl, write_jsonl
 
 OBJECTIVES = ("a", "b")
 SAVE_EVERY = 2  # optimizer steps

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.measuring import table, versions
 from benchmarks.models import SHAPES, Setting
-from sipo_pl.storage.artifacts import write_json
+from sipo_pl.storage.json_lines import write_json
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -24,7 +24,7 @@ from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.engine.lora.adapters import Factors
 from sipo_pl.method.divergences import ReverseKL
 from sipo_pl.rewards.implicit import implicit_rewards
-from sipo_pl.storage.artifacts import atomic_path
+from sipo_pl.storage.files import atomic_path
 
 COLUMNS = ("work", "grows with", "sizes", "seconds", "slope", "R2", "peak MiB 1x", "peak MiB 10x", "growth")
 LONGER = 10

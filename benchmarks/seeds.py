@@ -29,7 +29,7 @@ from sipo_pl.report.comparison.tables import write_csv
 from sipo_pl.report.plain_tables import markdown_table
 from sipo_pl.report.tables import number
 from sipo_pl.rewards import text
-from sipo_pl.storage.artifacts import read_json
+from sipo_pl.storage.json_lines import read_json
 from sipo_pl.text.prompt import TextRow
 
 Rewards = Mapping[str, NDArray[np.float64]]  # method -> (prompts, points, objectives)

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from benchmarks.models import SMOLLM2
 from sipo_pl.engine.decoding.options import Request
 from sipo_pl.recipe.recipe import Template
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 from sipo_pl.storage.model_hashes import resolve_base_model
 from sipo_pl.text.templates import Encoded, PromptTemplate
 

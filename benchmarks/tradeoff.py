@@ -21,7 +21,8 @@ from typing import Any
 import torch
 import yaml
 
-from sipo_pl.storage.artifacts import atomic_path, read_jsonl, write_jsonl, write_text
+from sipo_pl.storage.files import atomic_path, write_text
+from sipo_pl.storage.json_lines import read_jsonl, write_jsonl
 from sipo_pl.storage.model_hashes import resolve_base_model
 from tools.quickstart_data import collect
 from tools.quickstart_sampler import Sampler

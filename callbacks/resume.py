@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from sipo_pl.interop.lightning import batch_counts, epoch_counts, validates_after_batch, validation_counts
 from sipo_pl.messages.errors import Stopped
-from sipo_pl.storage.artifacts import atomic_path, remove
+from sipo_pl.storage.files import atomic_path, remove
 from sipo_pl.storage.stopping import Stopping
 from sipo_pl.training.fit import Fit
 

@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sipo_pl.data.datamodules.unit_data import Unit
 from sipo_pl.data.units import unit_path
-from sipo_pl.storage.artifacts import write_jsonl
+from sipo_pl.storage.json_lines import write_jsonl
 from sipo_pl.storage.stopping import Stopping
 
 

@@ -26,7 +26,8 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tiny_run import make_talkative_model, sipo_pl, start, write_recipe, write_yaml
 
-from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
+from sipo_pl.storage.json_lines import read_json, read_jsonl
+from sipo_pl.storage.manifest import Manifest
 
 RESUMABLE = 75
 INTERVAL = 2  # optimizer steps between checkpoints

@@ -9,7 +9,8 @@ import yaml
 from tiny import CHAT_TEMPLATE, make_tiny_adapter, make_tiny_model
 from tiny_run import NAMES, write_yaml
 
-from sipo_pl.storage.artifacts import file_hash, write_json
+from sipo_pl.storage.hash_memory import file_hash
+from sipo_pl.storage.json_lines import write_json
 from sipo_pl.storage.model_hashes import weights_hash
 
 

@@ -14,7 +14,7 @@ from benchmarks.models import Ours
 from benchmarks.texts import prompt_requests, without_sharing
 from sipo_pl.messages.errors import UserError
 from sipo_pl.metrics.hypervolume import Frame
-from sipo_pl.storage.artifacts import read_jsonl, write_json, write_jsonl
+from sipo_pl.storage.json_lines import read_jsonl, write_json, write_jsonl
 from sipo_pl.text.templates import Encoded
 
 TINY = ["--shape", "tiny", "--device", "cpu", "--rank", "8"]

@@ -8,7 +8,7 @@ import torch
 from tiny_run import Command, write_recipe
 
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import file_hash
+from sipo_pl.storage.hash_memory import file_hash
 from sipo_pl.training.checkpoint_io import AtomicCheckpointIO, newest_readable, read_checkpoint
 
 

@@ -22,7 +22,8 @@ from sipo_pl.recipe.methods import PolicySource, entrants
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.registry import METHODS
 from sipo_pl.rewards.text import detail
-from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
+from sipo_pl.storage.json_lines import read_json, read_jsonl
+from sipo_pl.storage.manifest import Manifest
 
 EASE = {"class_path": "sipo_pl.rewards.text.Ease"}
 

@@ -25,7 +25,8 @@ from sipo_pl.report.comparison.tables import BESIDE, COST
 from sipo_pl.report.plain_tables import latex_table, latex_text, markdown_code, markdown_text
 from sipo_pl.report.tables import number
 from sipo_pl.stages.compare import compare
-from sipo_pl.storage.artifacts import open_stage, read_json, write_json, write_jsonl
+from sipo_pl.storage.json_lines import read_json, write_json, write_jsonl
+from sipo_pl.storage.manifest import open_stage
 
 NASTY = '</script><script>document.title = "broken"</script><!-- <img src="https://example.org/x.png"> & \u2028 \x00'
 NAMES = ["a_b", "50%&$", "plain", "x^2"]  # what LaTeX and Markdown take for their own

@@ -17,7 +17,8 @@ from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.engine.models.made_over import ModelsNow
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.config.files import load_yaml
-from sipo_pl.storage.artifacts import Manifest, read_json
+from sipo_pl.storage.json_lines import read_json
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.storage.model_hashes import weights_hash
 from sipo_pl.use.run_folder import read_recipe
 from sipo_pl.use.source import open_source

@@ -12,7 +12,8 @@ from tiny_run import Command, write_recipe
 from benchmarks.launcher import Ranks
 from sipo_pl.data.datamodules.unit_data import shares
 from sipo_pl.data.units import unit_files
-from sipo_pl.storage.artifacts import Manifest, file_hash
+from sipo_pl.storage.hash_memory import file_hash
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.storage.stopping import STOP_VARIABLE
 
 # six pairs in steps of four and two; plain SGD, whose steps show the size of a gradient, where Adam's do not

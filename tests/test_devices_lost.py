@@ -14,7 +14,7 @@ from tiny_run import Command
 from benchmarks.devices_read import curve
 from benchmarks.launcher import Ranks, SelfStarted, is_gone
 from sipo_pl.data.units import read_units, unit_files
-from sipo_pl.storage.artifacts import Manifest
+from sipo_pl.storage.manifest import Manifest
 
 PATIENCE = 60.0  # seconds within which a command must have ended
 

@@ -19,7 +19,8 @@ from serving import serve
 from tiny_run import STAGE_CONFIGS, edit, write_recipe, write_rows, write_yaml
 
 from sipo_pl.data.units import read_units
-from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
+from sipo_pl.storage.json_lines import read_json, read_jsonl
+from sipo_pl.storage.manifest import Manifest
 
 METHOD = "Add a comparison method"
 

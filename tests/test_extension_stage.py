@@ -8,7 +8,8 @@ import yaml
 from contributing import add_module, add_stage, blocks, copy_package, run_in
 from tiny_run import edit, write_recipe
 
-from sipo_pl.storage.artifacts import Manifest, read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
+from sipo_pl.storage.manifest import Manifest
 
 TITLE = "Add a stage"
 OFF = ("review", "evaluate-align", "evaluate-realign", "report")  # for the time that they take

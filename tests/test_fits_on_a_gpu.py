@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny_run import Command, write_recipe, write_yaml
 
 from sipo_pl.engine.logprobs.cuda_graphs import AdapterLogps
-from sipo_pl.storage.artifacts import read_jsonl, write_jsonl
+from sipo_pl.storage.json_lines import read_jsonl, write_jsonl
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

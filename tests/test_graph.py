@@ -11,7 +11,7 @@ from sipo_pl.messages.errors import UsageError
 from sipo_pl.recipe.graph.run import Node, build_graph, check_inputs, choose
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.registry import SWITCHES
-from sipo_pl.storage.artifacts import open_stage
+from sipo_pl.storage.manifest import open_stage
 
 BEAVER_TAILS = {"review": False, "rewrite": False, "combine": False}
 SAMPLING_ONLY = dict.fromkeys(("evaluate-align", *SWITCHES[SWITCHES.index("review") : SWITCHES.index("report")]), False)

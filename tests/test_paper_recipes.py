@@ -13,7 +13,8 @@ from tiny_run import REPORT_FILES, Command, Said, write_recipe, write_rows
 
 import sipo_pl
 from sipo_pl.data.units import read_units
-from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
+from sipo_pl.storage.json_lines import read_json, read_jsonl
+from sipo_pl.storage.manifest import Manifest
 
 CONFIGS = Path(sipo_pl.__file__).parent / "configs"
 WEIGHTS = ["0.8,0.2", "0.6,0.4", "0.4,0.6", "0.2,0.8"]

@@ -10,7 +10,7 @@ import pytest
 
 from sipo_pl.messages.errors import UserError
 from sipo_pl.rewards.text import FUNCTION_WORDS, words
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 from tools.quickstart_data import main, pair_statistics, scores, split, usable
 from tools.quickstart_sampler import Job, Sampler, draw, job_seed
 

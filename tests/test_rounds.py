@@ -10,7 +10,8 @@ from tiny_run import NAMES, Command, kill, sipo_pl, start, wait_until, write_rec
 
 from sipo_pl.data.units import read_units, unit_files
 from sipo_pl.engine.lora.adapters import read_adapter
-from sipo_pl.storage.artifacts import Manifest, input_hash, read_json, read_jsonl
+from sipo_pl.storage.json_lines import read_json, read_jsonl
+from sipo_pl.storage.manifest import Manifest, input_hash
 
 STAGES = {"review": False}  # for the time that it takes
 RESULTS = ("unit-*.jsonl", "kept.jsonl", "combined.jsonl", "adapter_model.safetensors", "metrics.json")

@@ -25,7 +25,8 @@ from transformers import AutoModelForCausalLM
 
 from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.engine.lora.stack import LoRAStack
-from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
+from sipo_pl.storage.json_lines import read_json, read_jsonl
+from sipo_pl.storage.manifest import Manifest
 
 
 def metrics_of(folder: Path) -> bytes:

@@ -11,7 +11,8 @@ from tiny_run import NAMES, Command, edit, write_recipe
 from transformers import AutoModelForCausalLM
 
 from sipo_pl.engine.lora.adapters import read_adapter
-from sipo_pl.storage.artifacts import Manifest, read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
+from sipo_pl.storage.manifest import Manifest
 
 
 def manifest_of(folder: Path) -> Manifest:

@@ -18,7 +18,7 @@ from sipo_pl.recipe.config.overrides import Overrides, parse_recipe
 from sipo_pl.recipe.graph.node import Node
 from sipo_pl.recipe.graph.run import build_graph
 from sipo_pl.run.devices import THREADS, VISIBLE, lane_environments, next_stage
-from sipo_pl.storage.artifacts import Manifest
+from sipo_pl.storage.manifest import Manifest
 
 NAMES = ("kind", "short")
 WEIGHTS = "adapter/adapter_model.safetensors"

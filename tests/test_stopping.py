@@ -17,7 +17,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tiny_run import Command, Said, write_recipe
 
 from sipo_pl.messages.errors import UsageError
-from sipo_pl.storage.artifacts import Manifest, file_hash, read_json
+from sipo_pl.storage.hash_memory import file_hash
+from sipo_pl.storage.json_lines import read_json
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.storage.stopping import ECHO, STOP_FILE, duration
 
 WEIGHTS = "adapter/adapter_model.safetensors"

@@ -19,7 +19,7 @@ from typing import Any
 
 from sipo_pl.messages.errors import UserError
 from sipo_pl.rewards.text import detail, reading_grade, words
-from sipo_pl.storage.artifacts import write_jsonl
+from sipo_pl.storage.json_lines import write_jsonl
 from tools.quickstart_sampler import STYLES, Answer, Job, Sampler
 
 MIN_WORDS = 5

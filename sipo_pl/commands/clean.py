@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import Manifest, lock, remove
+from sipo_pl.storage.files import remove
+from sipo_pl.storage.lock import lock
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.use.run_folder import read_recipe
 
 log = logging.getLogger("sipo_pl")

@@ -7,7 +7,9 @@ from typing import Any
 
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import atomic_path, input_hash, read_jsonl, write_jsonl
+from sipo_pl.storage.files import atomic_path
+from sipo_pl.storage.json_lines import read_jsonl, write_jsonl
+from sipo_pl.storage.manifest import input_hash
 
 log = logging.getLogger("sipo_pl")
 

@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from sipo_pl.messages.errors import UsageError, UserError, nearest
-from sipo_pl.storage.artifacts import atomic_path
+from sipo_pl.storage.files import atomic_path
 
 
 def recipes(copy: str | None = None, out: str | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sipo_pl.data.readers import CsvCell, Located
 from sipo_pl.messages.errors import UserError, nearest
-from sipo_pl.storage.artifacts import require_key
+from sipo_pl.storage.json_lines import require_key
 from sipo_pl.text.prompt import Prompt
 
 ROLES = ("system", "user", "assistant")

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from sipo_pl.registry import STAGES
-from sipo_pl.storage.artifacts import atomic_path, read_jsonl
+from sipo_pl.storage.files import atomic_path
+from sipo_pl.storage.json_lines import read_jsonl
 
 README = "README.md"
 Tables = Mapping[str, Mapping[str, str]]  # name of a table -> split -> file or pattern; the first is the usual one

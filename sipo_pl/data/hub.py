@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.hub_names import HubSource, parse_hub_name
-from sipo_pl.storage.artifacts import content_hash, file_hash
+from sipo_pl.storage.hash_memory import file_hash
+from sipo_pl.storage.hashes import content_hash
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,7 +1,7 @@
 """What the round before kept, which a later round is compared with as well."""
 
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 
 
 def previous_kept(recipe: Recipe) -> dict[str, str]:

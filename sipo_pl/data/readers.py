@@ -10,7 +10,8 @@ from typing import Any
 from sipo_pl.data.hub import hub_hash, read_hub
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.hub_names import is_hub_name
-from sipo_pl.storage.artifacts import file_hash, parse_json, parse_lines, require_object, utf8_text
+from sipo_pl.storage.hash_memory import file_hash
+from sipo_pl.storage.json_lines import parse_json, parse_lines, require_object, utf8_text
 
 Located = tuple[str, dict[str, Any]]  # where a row lies, such as "train.jsonl:17", and the row
 _LONGEST_CELL = 2**31 - 1  # characters; the module's own limit is shorter than many a response

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import read_jsonl, require_key
+from sipo_pl.storage.json_lines import read_jsonl, require_key
 
 PLAIN = (str, int, float, list, dict)  # types that a row's values are checked for
 

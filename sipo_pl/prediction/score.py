@@ -11,7 +11,7 @@ from sipo_pl.method.weights import point_name
 from sipo_pl.prediction.base import PredictionModule
 from sipo_pl.recipe.recipe import AlignmentStage, Recipe
 from sipo_pl.rewards.implicit import implicit_rewards
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 from sipo_pl.text.marks import is_unmarked
 from sipo_pl.text.prompt import text_id
 from sipo_pl.text.templates import Encoded

@@ -12,7 +12,7 @@ from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.data import Component, Data
 from sipo_pl.recipe.parts import chosen_part
 from sipo_pl.registry import PLACES, place_of
-from sipo_pl.storage.artifacts import Manifest
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.storage.unicode_names import composed
 
 DEFAULT_GRID = 0.2

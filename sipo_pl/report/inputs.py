@@ -9,7 +9,8 @@ from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe, in_round
 from sipo_pl.registry import PLACES, STAGES
-from sipo_pl.storage.artifacts import VERSIONS, Manifest, input_hash, read_json, read_jsonl
+from sipo_pl.storage.json_lines import read_json, read_jsonl
+from sipo_pl.storage.manifest import VERSIONS, Manifest, input_hash
 
 MEASURED = [place.name for place in STAGES["measure"].places]
 PARTS = {name: place.report for name, (_, place) in PLACES.items() if place.report}  # what the page lacks without each

@@ -14,7 +14,7 @@ from sipo_pl.interop.pretrained import read_weights
 from sipo_pl.messages.errors import SettingError
 from sipo_pl.rewards.model_reward import model_hash
 from sipo_pl.rewards.scorer import Scorer, ScorerSettings
-from sipo_pl.storage.artifacts import content_hash
+from sipo_pl.storage.hashes import content_hash
 from sipo_pl.text.prompt import Prompt, TextRow
 from sipo_pl.text.reward_template import TextTemplate, plain_prompt
 

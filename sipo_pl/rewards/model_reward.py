@@ -13,7 +13,7 @@ from sipo_pl.engine.models.files import checkpoint_folder
 from sipo_pl.messages.errors import SettingError
 from sipo_pl.rewards.base import Reward
 from sipo_pl.rewards.scorer import Scorer, ScorerSettings
-from sipo_pl.storage.artifacts import content_hash
+from sipo_pl.storage.hashes import content_hash
 from sipo_pl.storage.model_hashes import weights_hash
 from sipo_pl.text.prompt import TextRow
 

@@ -14,7 +14,8 @@ from sipo_pl.recipe.recipe import Component, Recipe
 from sipo_pl.rewards.base import Reward
 from sipo_pl.rewards.model_reward import ModelReward
 from sipo_pl.rewards.numbers import measured
-from sipo_pl.storage.artifacts import content_hash, read_json, require_object, write_json
+from sipo_pl.storage.hashes import content_hash
+from sipo_pl.storage.json_lines import read_json, require_object, write_json
 from sipo_pl.text.prompt import TextRow
 
 log = logging.getLogger("sipo_pl")

@@ -19,7 +19,9 @@ from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.run.devices import lane_environments, next_stage, visible_gpus
 from sipo_pl.run.stage_check import Outlook
 from sipo_pl.run.stage_process import Question, StageProcess, handing_on, look_ahead
-from sipo_pl.storage.artifacts import Manifest, lock, read_json
+from sipo_pl.storage.json_lines import read_json
+from sipo_pl.storage.lock import lock
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.storage.stopping import Stopping
 from sipo_pl.storage.timings import Timings
 

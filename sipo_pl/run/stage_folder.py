@@ -32,16 +32,11 @@ from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.recipe.saving import Saving
 from sipo_pl.registry import place_of
-from sipo_pl.storage.artifacts import (
-    CONFIG,
-    HASH_PARTS,
-    Manifest,
-    content_hash,
-    input_hash,
-    lock,
-    read_jsonl,
-    write_text,
-)
+from sipo_pl.storage.files import write_text
+from sipo_pl.storage.hashes import HASH_PARTS, content_hash
+from sipo_pl.storage.json_lines import read_jsonl
+from sipo_pl.storage.lock import lock
+from sipo_pl.storage.manifest import CONFIG, Manifest, input_hash
 from sipo_pl.storage.model_hashes import tokenizer_hash, weights_hash
 from sipo_pl.storage.provenance import Provenance
 from sipo_pl.storage.stopping import Stopping

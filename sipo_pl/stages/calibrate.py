@@ -10,7 +10,8 @@ from sipo_pl.messages.errors import UsageError
 from sipo_pl.metrics.hypervolume import calibrated_frame
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import input_hash, read_jsonl, write_json
+from sipo_pl.storage.json_lines import read_jsonl, write_json
+from sipo_pl.storage.manifest import input_hash
 from sipo_pl.storage.provenance import Provenance
 from sipo_pl.text.prompt import TextRow
 

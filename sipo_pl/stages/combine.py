@@ -10,7 +10,8 @@ from sipo_pl.data.units import read_units
 from sipo_pl.method.selection import better_of
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import input_hash, write_json, write_jsonl
+from sipo_pl.storage.json_lines import write_json, write_jsonl
+from sipo_pl.storage.manifest import input_hash
 from sipo_pl.storage.provenance import Provenance
 from sipo_pl.text.marks import MARKS, is_unmarked
 from sipo_pl.text.prompt import text_id

@@ -10,7 +10,9 @@ from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.methods import BASELINE
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import input_hash, read_json, write_json, write_text
+from sipo_pl.storage.files import write_text
+from sipo_pl.storage.json_lines import read_json, write_json
+from sipo_pl.storage.manifest import input_hash
 from sipo_pl.storage.provenance import Provenance
 
 LOG = logging.getLogger("sipo_pl")

@@ -16,7 +16,8 @@ from sipo_pl.method.weights import point_name
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.stages.combine import CountTable, combine_texts
-from sipo_pl.storage.artifacts import input_hash, read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.storage.json_lines import read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.storage.manifest import input_hash
 from sipo_pl.storage.provenance import Provenance
 from sipo_pl.text.prompt import text_id
 

@@ -24,7 +24,7 @@ from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.checks import check_recipe
 from sipo_pl.recipe.components import instantiate, own_code
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import write_json, write_jsonl
+from sipo_pl.storage.json_lines import write_json, write_jsonl
 from sipo_pl.storage.provenance import Provenance
 
 if TYPE_CHECKING:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import Manifest, write_json, write_text
+from sipo_pl.storage.files import write_text
+from sipo_pl.storage.json_lines import write_json
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.storage.provenance import Provenance
 
 LOG = logging.getLogger("sipo_pl")

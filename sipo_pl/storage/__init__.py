@@ -1,1 +1,67 @@
 """Files that appear whole, manifests, hashes, locks; when a command is asked to stop."""
+
+from sipo_pl.storage.files import ASIDE, UNWRITABLE, atomic_path, remove, sweep, writable, write_text
+from sipo_pl.storage.hashes import HASH_PARTS, content_hash, same_hash
+from sipo_pl.storage.json_lines import (
+    canonical_json,
+    parse_json,
+    parse_lines,
+    read_json,
+    read_jsonl,
+    require_key,
+    require_object,
+    utf8_text,
+    write_json,
+    write_jsonl,
+)
+from sipo_pl.storage.lock import lock
+from sipo_pl.storage.manifest import (
+    CONFIG,
+    LARGE,
+    MANIFEST,
+    VERSIONED,
+    VERSIONS,
+    Manifest,
+    differences,
+    follow_stage,
+    input_hash,
+    is_made_by,
+    open_stage,
+    package_versions,
+)
+
+__all__ = [
+    "ASIDE",
+    "CONFIG",
+    "HASH_PARTS",
+    "LARGE",
+    "MANIFEST",
+    "UNWRITABLE",
+    "VERSIONED",
+    "VERSIONS",
+    "Manifest",
+    "atomic_path",
+    "canonical_json",
+    "content_hash",
+    "differences",
+    "follow_stage",
+    "input_hash",
+    "is_made_by",
+    "lock",
+    "open_stage",
+    "package_versions",
+    "parse_json",
+    "parse_lines",
+    "read_json",
+    "read_jsonl",
+    "remove",
+    "require_key",
+    "require_object",
+    "same_hash",
+    "sweep",
+    "utf8_text",
+    "writable",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]

@@ -1,7 +1,7 @@
 """Hashes that tell models and tokenizers apart; without torch, for what looks at a run before it imports that.
 
 The hash of weights has two parts: that of a sample of each tensor, which older versions knew alone, and that of all
-bytes. So what an older version wrote down is still compared, as far as it goes, see `artifacts.same_hash`.
+bytes. So what an older version wrote down is still compared, as far as it goes, see `hashes.same_hash`.
 """
 
 import hashlib
@@ -12,8 +12,8 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import HASH_PARTS, content_hash, file_hash
-from sipo_pl.storage.hash_memory import known_hash
+from sipo_pl.storage.hash_memory import file_hash, known_hash
+from sipo_pl.storage.hashes import HASH_PARTS, content_hash
 from sipo_pl.storage.packaged_models import PACKAGE_PREFIX, converted_folder, packaged_model
 
 _quick: ContextVar[bool] = ContextVar("quick", default=False)

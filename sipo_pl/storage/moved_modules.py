@@ -16,7 +16,7 @@ from typing import Any
 PACKAGE = "sipo_pl"
 MOVED = {  # earlier name -> present name, below the package; those that documents named, with all that is below them
     "api": "use.api",
-    "artifacts": "storage.artifacts",
+    "artifacts": "storage",
     "components": "recipe.components",
     "divergences": "method.divergences",
     "errors": "messages.errors",

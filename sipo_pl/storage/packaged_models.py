@@ -5,8 +5,9 @@ import logging
 from pathlib import Path
 
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import Manifest, atomic_path, remove
+from sipo_pl.storage.files import atomic_path, remove
 from sipo_pl.storage.hash_memory import cache_folder
+from sipo_pl.storage.manifest import Manifest
 
 log = logging.getLogger("sipo_pl")
 

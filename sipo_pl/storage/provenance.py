@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sipo_pl.storage.artifacts import Manifest, follow_stage, is_made_by, open_stage
+from sipo_pl.storage.manifest import Manifest, follow_stage, is_made_by, open_stage
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import read_json, write_json
+from sipo_pl.storage.json_lines import read_json, write_json
 
 log = logging.getLogger("sipo_pl")
 

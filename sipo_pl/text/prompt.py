@@ -3,7 +3,7 @@
 import hashlib
 from typing import NamedTuple
 
-from sipo_pl.storage.artifacts import content_hash
+from sipo_pl.storage.hashes import content_hash
 
 Prompt = str | list[dict[str, str]]  # text, or chat messages with role and content
 

@@ -9,7 +9,7 @@ from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, cached_file
 from sipo_pl.interop.pretrained import CONFIG, check_vocabulary, read_config, read_tokenizer
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Template
-from sipo_pl.storage.artifacts import read_json, require_object
+from sipo_pl.storage.json_lines import read_json, require_object
 from sipo_pl.storage.model_hashes import base_model_label, resolve_base_model
 from sipo_pl.text.templates import PromptTemplate
 

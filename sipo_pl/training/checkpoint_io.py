@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import atomic_path, remove
+from sipo_pl.storage.files import atomic_path, remove
 
 log = logging.getLogger("sipo_pl")
 

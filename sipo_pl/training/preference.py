@@ -23,7 +23,8 @@ from sipo_pl.method.losses import LossContext, LossOutput, PairLogps, Preference
 from sipo_pl.recipe.divergence import recipe_divergence
 from sipo_pl.recipe.recipe import Component, Recipe
 from sipo_pl.storage.adapter_config import WEIGHTS_FILE
-from sipo_pl.storage.artifacts import HASH_PARTS, file_hash
+from sipo_pl.storage.hash_memory import file_hash
+from sipo_pl.storage.hashes import HASH_PARTS
 from sipo_pl.storage.model_hashes import weights_hash
 from sipo_pl.text.templates import Encoded
 from sipo_pl.training.lora_fit import Forwards, LoRAFit, LoRASettings

@@ -16,7 +16,7 @@ from sipo_pl.engine.models.text_limit import TextLimit, text_limit
 from sipo_pl.interop.pretrained import read_config, read_weights
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import atomic_path
+from sipo_pl.storage.files import atomic_path
 from sipo_pl.storage.model_hashes import resolve_base_model
 from sipo_pl.text.token_batch import TokenBatch
 from sipo_pl.text.tokenizers import load_tokenizer

@@ -13,7 +13,7 @@ from torch.nn import Module
 from sipo_pl.engine.models.zero3 import gathered
 from sipo_pl.interop.deepspeed import drop_prefetched
 from sipo_pl.messages.errors import UsageError
-from sipo_pl.storage.artifacts import remove
+from sipo_pl.storage.files import remove
 from sipo_pl.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from sipo_pl.training.fit import Fit
 

@@ -8,7 +8,7 @@ from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.engine.decoding.streaming import Stream
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.weights import Point, point_name
-from sipo_pl.storage.artifacts import write_json
+from sipo_pl.storage.json_lines import write_json
 from sipo_pl.text.prompt import Prompt
 from sipo_pl.text.text_stream import TextStream
 from sipo_pl.use.api import Policies

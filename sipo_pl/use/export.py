@@ -12,7 +12,8 @@ from sipo_pl.engine.lora.adapters import Factors, check_fit, interpolate, weight
 from sipo_pl.engine.models.loading import load_base, load_outline
 from sipo_pl.engine.models.merge import Drift, Dtype, merge, write_model
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import atomic_path, read_jsonl
+from sipo_pl.storage.files import atomic_path
+from sipo_pl.storage.json_lines import read_jsonl
 from sipo_pl.storage.model_hashes import resolve_base_model, tokenizer_hash, weights_hash
 from sipo_pl.text.templates import PromptTemplate
 from sipo_pl.text.tokenizers import load_template, load_tokenizer

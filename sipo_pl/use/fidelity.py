@@ -13,7 +13,7 @@ from sipo_pl.engine.lora.adapters import Factors
 from sipo_pl.engine.lora.policies import Policy, stack_policies
 from sipo_pl.messages.progress import Progress
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 from sipo_pl.text.templates import Encoded, PromptTemplate
 from sipo_pl.use.source import Source
 

@@ -9,7 +9,9 @@ from sipo_pl.engine.decoding.options import Decoding
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.divergences import Divergence
 from sipo_pl.recipe.recipe import Component, Template
-from sipo_pl.storage.artifacts import content_hash, file_hash, read_json, require_key, require_object, write_json
+from sipo_pl.storage.hash_memory import file_hash
+from sipo_pl.storage.hashes import content_hash
+from sipo_pl.storage.json_lines import read_json, require_key, require_object, write_json
 from sipo_pl.use.divergence_class import class_path_of, is_shipped
 
 FUSION_FILE = "fusion.json"

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.text import Text
 
-from sipo_pl.storage.artifacts import read_json
+from sipo_pl.storage.json_lines import read_json
 from sipo_pl.use.chat_screen import printable
 from sipo_pl.use.row_view import Inspection, SeenRow, SeenText
 from sipo_pl.use.token_view import CHANGED, LEARNED, PROMPT, SPECIAL, token_line

@@ -14,7 +14,7 @@ from sipo_pl.recipe.config.files import load_yaml
 from sipo_pl.recipe.data import Data, Mixture
 from sipo_pl.recipe.recipe import Objective, PolicyStage, Recipe, Template, round_name
 from sipo_pl.registry import PLACES
-from sipo_pl.storage.artifacts import CONFIG
+from sipo_pl.storage.manifest import CONFIG
 
 T = TypeVar("T")
 _ANEW = "the command of its stage writes it anew, with --overwrite"

@@ -13,7 +13,7 @@ from sipo_pl.messages.errors import UserError
 from sipo_pl.method.divergences import Divergence
 from sipo_pl.recipe.divergence import recipe_divergence
 from sipo_pl.recipe.recipe import AlignmentStage, Recipe, Template
-from sipo_pl.storage.artifacts import same_hash
+from sipo_pl.storage.hashes import same_hash
 from sipo_pl.storage.model_hashes import resolve_base_model, tokenizer_hash, weights_hash
 from sipo_pl.use.divergence_class import exported_divergence, named_by_user
 from sipo_pl.use.fusion_file import FUSION_FILE, FusionFile

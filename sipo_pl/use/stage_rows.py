@@ -11,7 +11,7 @@ from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.components import import_class
 from sipo_pl.registry import STAGES
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 from sipo_pl.text.prompt import text_id
 from sipo_pl.text.prompts.build import CritiquePrompts
 from sipo_pl.use.row_view import Inspection, SeenRow

@@ -10,7 +10,7 @@ from tiny_run import write_rows
 
 from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.units import read_units
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 
 Read = Callable[..., Any]
 

@@ -9,7 +9,7 @@ from sipo_pl.data.rows import PairRow, SFTRow
 from sipo_pl.data.sft_rows import sft_rows
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
-from sipo_pl.storage.artifacts import write_jsonl
+from sipo_pl.storage.json_lines import write_jsonl
 from sipo_pl.text.templates import Encoded, PromptTemplate
 
 TEMPLATE = PromptTemplate(make_tiny_tokenizer(), Template(text="{raw_prompt}>"))

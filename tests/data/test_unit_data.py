@@ -7,7 +7,7 @@ from sipo_pl.data.datamodules.unit_data import PROMPTS, Unit, UnitData, UnitLoad
 from sipo_pl.data.units import read_units, unit_files, unit_path
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
-from sipo_pl.storage.artifacts import write_jsonl
+from sipo_pl.storage.json_lines import write_jsonl
 
 
 class Stage:

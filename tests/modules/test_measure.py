@@ -13,7 +13,8 @@ from sipo_pl.data.units import unit_files
 from sipo_pl.rewards.dpa import DPA
 from sipo_pl.rewards.model_reward import ModelReward
 from sipo_pl.rewards.sequence_classifier import SequenceClassifier
-from sipo_pl.storage.artifacts import Manifest, read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.text.prompt import TextRow
 
 TEMPLATE = "{prompt}{response}"

@@ -17,7 +17,7 @@ from sipo_pl.messages.errors import UserError
 from sipo_pl.method.losses import DPOLW
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
-from sipo_pl.storage.artifacts import read_jsonl, write_jsonl
+from sipo_pl.storage.json_lines import read_jsonl, write_jsonl
 from sipo_pl.text.templates import Encoded
 from sipo_pl.training.dpo import DPOAlignment
 from sipo_pl.training.lora_fit import Forwards, LoRASettings

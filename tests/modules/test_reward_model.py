@@ -7,7 +7,7 @@ import pytest
 from tiny_run import Command, write_recipe, write_rows, write_yaml
 
 from sipo_pl.rewards.sequence_classifier import SequenceClassifier
-from sipo_pl.storage.artifacts import Manifest
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.text.prompt import TextRow
 
 CONFIG: dict[str, Any] = {

@@ -13,7 +13,7 @@ from sipo_pl.engine.lora.adapters import read_adapter
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
-from sipo_pl.storage.artifacts import write_jsonl
+from sipo_pl.storage.json_lines import write_jsonl
 from sipo_pl.training.lora_fit import LoRASettings
 from sipo_pl.training.sft import SFT
 

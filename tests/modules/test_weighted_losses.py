@@ -23,7 +23,7 @@ from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
 from sipo_pl.recipe.saving import Saving
 from sipo_pl.rewards.base import Reward
 from sipo_pl.run.stage_folder import StageRun, trainer_provenance
-from sipo_pl.storage.artifacts import write_jsonl
+from sipo_pl.storage.json_lines import write_jsonl
 from sipo_pl.text.prompt import TextRow
 from sipo_pl.text.templates import Encoded
 from sipo_pl.training.dpo import DPOAlignment

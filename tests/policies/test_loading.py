@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from sipo_pl.engine.models.loading import load_base
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import Manifest, same_hash
+from sipo_pl.storage.hashes import same_hash
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.storage.model_hashes import no_long_reading, resolve_base_model, tokenizer_hash, weights_hash
 from sipo_pl.text.tokenizers import end_tokens, load_tokenizer
 

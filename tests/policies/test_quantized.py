@@ -14,7 +14,7 @@ from sipo_pl.data.units import read_units
 from sipo_pl.engine.logprobs.cuda_graphs import AdapterLogps
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.models.loading import load_base
-from sipo_pl.storage.artifacts import Manifest
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.text.templates import Encoded
 
 ROWS = [Encoded([1, *range(5, 40), 2], 12), Encoded([1, *range(5, 20), 9, 8, 7, 2], 12), Encoded([1, 30, 31, 2], 2)]

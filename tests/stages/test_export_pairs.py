@@ -11,7 +11,7 @@ from sipo_pl.commands.export_pairs import export_pairs, preferences
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.stages.prepare import prepare
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 
 
 def exported(folder: Path, split: str) -> dict[str, list[Any]]:

@@ -17,7 +17,8 @@ from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
 from sipo_pl.stages.combine import combine
 from sipo_pl.stages.filter import filter
-from sipo_pl.storage.artifacts import open_stage, read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.storage.json_lines import read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.storage.manifest import open_stage
 from sipo_pl.text.prompt import text_id
 
 POINTS = ("0.8,0.2", "0.2,0.8")

@@ -19,7 +19,8 @@ from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.data import Mixture
 from sipo_pl.recipe.recipe import Data, Objective, Recipe, Template
 from sipo_pl.stages.prepare import prepare
-from sipo_pl.storage.artifacts import Manifest, read_json, read_jsonl
+from sipo_pl.storage.json_lines import read_json, read_jsonl
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.text.prompt import prompt_id
 from sipo_pl.text.templates import PromptTemplate
 from sipo_pl.text.tokenizers import load_template, load_tokenizer

@@ -22,7 +22,9 @@ from sipo_pl.report.numbers import summarise
 from sipo_pl.report.tables import headline, remarks, summary_table
 from sipo_pl.report.ternary import place
 from sipo_pl.stages.report import report
-from sipo_pl.storage.artifacts import open_stage, read_json, read_jsonl, remove, write_json, write_jsonl
+from sipo_pl.storage.files import remove
+from sipo_pl.storage.json_lines import read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.storage.manifest import open_stage
 from sipo_pl.text.prompt import text_id
 
 NASTY = '<script>alert("x")</script> & <img src="https://example.org/x.png">'

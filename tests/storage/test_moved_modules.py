@@ -9,7 +9,7 @@ import pytest
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.losses import DPO
 from sipo_pl.recipe.components import instantiate
-from sipo_pl.storage.artifacts import Manifest, open_stage
+from sipo_pl.storage.manifest import Manifest, open_stage
 from sipo_pl.storage.moved_modules import MOVED, current_name, with_current_names
 
 

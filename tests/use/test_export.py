@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sipo_pl.engine.lora.adapters import interpolate, read_adapter, weighted_sum
 from sipo_pl.engine.lora.policies import Policy, stack_policies
-from sipo_pl.storage.artifacts import write_json
+from sipo_pl.storage.json_lines import write_json
 from sipo_pl.use.api import load
 from sipo_pl.use.export import KINDS
 

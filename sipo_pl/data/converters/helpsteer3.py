@@ -9,7 +9,7 @@ from sipo_pl.data.readers import Located
 from sipo_pl.data.rows import PairRow, PromptRow
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.recipe.recipe import Objective
-from sipo_pl.storage.artifacts import require_key
+from sipo_pl.storage.json_lines import require_key
 
 STRONGEST = 3
 INDIVIDUAL = "individual_preference"

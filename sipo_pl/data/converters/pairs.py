@@ -16,7 +16,7 @@ from sipo_pl.data.readers import Located
 from sipo_pl.data.rows import PairRow
 from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.recipe import Objective
-from sipo_pl.storage.artifacts import require_key
+from sipo_pl.storage.json_lines import require_key
 from sipo_pl.storage.unicode_names import composed
 from sipo_pl.text.prompt import prompt_id
 

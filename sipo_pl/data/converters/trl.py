@@ -12,7 +12,7 @@ from sipo_pl.data.readers import Located
 from sipo_pl.data.rows import PairRow, PromptRow
 from sipo_pl.messages.errors import UsageError, UserError, nearest
 from sipo_pl.recipe.recipe import Objective
-from sipo_pl.storage.artifacts import require_key
+from sipo_pl.storage.json_lines import require_key
 from sipo_pl.storage.unicode_names import same_name
 from sipo_pl.text.prompt import Prompt, prompt_id
 

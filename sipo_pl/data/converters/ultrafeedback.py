@@ -13,7 +13,7 @@ from sipo_pl.data.readers import Located
 from sipo_pl.data.rows import PairRow
 from sipo_pl.messages.errors import SettingError, UserError, nearest
 from sipo_pl.recipe.recipe import Objective
-from sipo_pl.storage.artifacts import require_key, require_object
+from sipo_pl.storage.json_lines import require_key, require_object
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 OVERALL, FINE = SCORES = ("overall_score", "fine-grained_score")

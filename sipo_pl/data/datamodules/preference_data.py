@@ -15,7 +15,7 @@ from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.inputs import stage_input
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.registry import STAGES
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 from sipo_pl.text.prompt import TextRow
 from sipo_pl.text.templates import Encoded, PromptTemplate
 from sipo_pl.text.tokenizers import load_template

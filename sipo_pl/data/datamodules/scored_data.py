@@ -12,7 +12,7 @@ from torch import Tensor
 from sipo_pl.data.step_loader import StepLoader
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 from sipo_pl.text.chat_rendering import ChatTemplate
 from sipo_pl.text.prompt import TextRow, text_id
 from sipo_pl.text.reward_template import TextTemplate, scored_ids

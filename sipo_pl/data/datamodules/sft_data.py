@@ -15,7 +15,7 @@ from sipo_pl.data.rows import SFTRow
 from sipo_pl.data.step_loader import StepLoader
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 from sipo_pl.text.prompt import text_id
 from sipo_pl.text.templates import Encoded, PromptTemplate
 from sipo_pl.text.tokenizers import load_template

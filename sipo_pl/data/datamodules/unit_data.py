@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from sipo_pl.data.units import unit_files, unit_path
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
 from sipo_pl.storage.stopping import Stopping
 
 PROMPTS = "prompts"

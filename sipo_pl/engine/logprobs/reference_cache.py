@@ -18,7 +18,8 @@ from sipo_pl.engine.logprobs.shared_prompts import shared_prompt_logps
 from sipo_pl.engine.lora.groups import GroupedForward
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import content_hash, read_jsonl, write_jsonl
+from sipo_pl.storage.hashes import content_hash
+from sipo_pl.storage.json_lines import read_jsonl, write_jsonl
 from sipo_pl.text.templates import Encoded
 
 log = logging.getLogger("sipo_pl")

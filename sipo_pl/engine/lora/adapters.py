@@ -19,7 +19,7 @@ from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.models.made_over import check_adapter
 from sipo_pl.messages.errors import UserError
 from sipo_pl.storage.adapter_config import WEIGHTS_FILE, read_adapter_config
-from sipo_pl.storage.artifacts import atomic_path
+from sipo_pl.storage.files import atomic_path
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 

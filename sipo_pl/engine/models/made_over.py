@@ -15,7 +15,8 @@ from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.components import instantiate
 from sipo_pl.recipe.config.files import load_yaml
 from sipo_pl.recipe.recipe import Component, Recipe
-from sipo_pl.storage.artifacts import CONFIG, Manifest, content_hash, differences, same_hash
+from sipo_pl.storage.hashes import content_hash, same_hash
+from sipo_pl.storage.manifest import CONFIG, Manifest, differences
 from sipo_pl.storage.model_hashes import model_folder, no_long_reading, tokenizer_hash, weights_hash
 
 BASE_MODEL, TOKENIZER = "base model", "tokenizer"  # names of inputs; a base of an objective's own has a longer one

@@ -21,7 +21,7 @@ from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.models.loading import load_base
 from sipo_pl.engine.models.made_over import check_files, difference
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import atomic_path
+from sipo_pl.storage.files import atomic_path
 from sipo_pl.storage.model_hashes import resolve_base_model
 from sipo_pl.text.tokenizers import load_tokenizer
 

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from sipo_pl.engine.models.files import INDEX, SINGLE
-from sipo_pl.storage.artifacts import atomic_path, write_json
+from sipo_pl.storage.files import atomic_path
+from sipo_pl.storage.json_lines import write_json
 
 
 def to_safetensors(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from sipo_pl.recipe.graph.comparison import needed_by
 from sipo_pl.recipe.graph.node import Node, switches
 from sipo_pl.recipe.graph.nodes import all_nodes
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import Manifest
+from sipo_pl.storage.manifest import Manifest
 
 COMPARISON = "compare"  # the stage whose inputs, and theirs, are the graph of a comparison
 

@@ -14,7 +14,7 @@ from sipo_pl.recipe.graph.run import build_graph
 from sipo_pl.recipe.methods import entrants
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.registry import STAGES
-from sipo_pl.storage.artifacts import Manifest
+from sipo_pl.storage.manifest import Manifest
 from sipo_pl.storage.timings import read_timings
 
 LOG = logging.getLogger("sipo_pl")

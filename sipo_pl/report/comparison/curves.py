@@ -6,7 +6,7 @@ from typing import Any
 
 from sipo_pl.report.comparison.numbers import STATISTICS
 from sipo_pl.report.comparison.tables import BESIDE, COST
-from sipo_pl.storage.artifacts import atomic_path
+from sipo_pl.storage.files import atomic_path
 
 FILE = "events.out.tfevents.0.compare"  # a name without time, machine and process, so that a second file is the same
 ENDS = {"estimate": "", "low": "_low", "high": "_high"}

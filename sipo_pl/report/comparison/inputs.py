@@ -11,7 +11,9 @@ from sipo_pl.recipe.recipe import Recipe, RunLayout
 from sipo_pl.registry import METHODS
 from sipo_pl.report.comparison.answers import Answers, Key, read_answers
 from sipo_pl.report.comparison.cost import costs, minutes
-from sipo_pl.storage.artifacts import Manifest, file_hash, read_json
+from sipo_pl.storage.hash_memory import file_hash
+from sipo_pl.storage.json_lines import read_json
+from sipo_pl.storage.manifest import Manifest
 
 
 @dataclass

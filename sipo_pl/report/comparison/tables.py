@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sipo_pl.report.comparison.numbers import STATISTICS
-from sipo_pl.storage.artifacts import atomic_path
+from sipo_pl.storage.files import atomic_path
 
 BESIDE = ("words", "finished", "collapsed", "kl", "win_rate")
 COST = ("trained_tokens", "generated_tokens", "backward_passes", "policies_per_token")

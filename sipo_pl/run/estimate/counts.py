@@ -7,7 +7,8 @@ from typing import Any
 
 from sipo_pl.data.conflicts import is_conflict
 from sipo_pl.recipe.recipe import Recipe
-from sipo_pl.storage.artifacts import Manifest, read_jsonl
+from sipo_pl.storage.json_lines import read_jsonl
+from sipo_pl.storage.manifest import Manifest
 
 CHARACTERS = 4.0  # of a token, in English
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sipo_pl.recipe.recipe import Objective
-from sipo_pl.storage.artifacts import content_hash
+from sipo_pl.storage.hashes import content_hash
 from sipo_pl.text.prompt import Prompt
 from sipo_pl.text.prompts.files import SHIPPED, check_placeholders, fill, heading_of, read_prompt_file
 

@@ -13,21 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sipo_pl.messages.errors import UserError
-from sipo_pl.storage.artifacts import (
-    Manifest,
-    atomic_path,
-    content_hash,
-    file_hash,
-    input_hash,
-    lock,
-    open_stage,
-    read_json,
-    read_jsonl,
-    same_hash,
-    sweep,
-    write_json,
-    write_jsonl,
-)
+from sipo_pl.storage.files import atomic_path, sweep
+from sipo_pl.storage.hash_memory import file_hash
+from sipo_pl.storage.hashes import content_hash, same_hash
+from sipo_pl.storage.json_lines import read_json, read_jsonl, write_json, write_jsonl
+from sipo_pl.storage.lock import lock
+from sipo_pl.storage.manifest import Manifest, input_hash, open_stage
 
 KEYS = {"beta": 0.1, "template": {"kind": "plain", "system": None}}
 INPUTS = {"prepare": "0" * 64}
@@ -52,7 +43,7 @@ def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
     code = """
         import os, signal, sys
         from pathlib import Path
-        from sipo_pl.storage.artifacts import write_jsonl
+        from sipo_pl.storage.json_lines import write_jsonl
         def rows():
             yield {"new": 1}
             os.kill(os.getpid(), signal.SIGKILL)
@@ -69,7 +60,7 @@ def test_a_kill_before_the_rename_leaves_no_folder(tmp_path: Path) -> None:
     code = """
         import os, signal, sys
         from pathlib import Path
-        from sipo_pl.storage.artifacts import atomic_path
+        from sipo_pl.storage.files import atomic_path
         with atomic_path(Path(sys.argv[1])) as aside:
             aside.mkdir()
             (aside / "half").write_text("x")
@@ -286,7 +277,7 @@ def test_an_input_that_is_missing_or_not_complete_names_the_command_that_makes_i
 HOLD = """
     import sys, time
     from pathlib import Path
-    from sipo_pl.storage.artifacts import lock
+    from sipo_pl.storage.lock import lock
     with lock(Path(sys.argv[1])):
         print("held", flush=True)
         time.sleep(60)
@@ -325,7 +316,7 @@ def test_a_file_that_cannot_be_written_is_one_line_and_leaves_the_old_one(tmp_pa
     code = """
         import resource, sys
         from pathlib import Path
-        from sipo_pl.storage.artifacts import write_jsonl
+        from sipo_pl.storage.json_lines import write_jsonl
         from sipo_pl.messages.errors import UserError
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
