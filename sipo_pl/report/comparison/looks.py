@@ -36,7 +36,7 @@ def _colours(count: int) -> tuple[str, ...]:
     Further ones are chosen from a grid over red, green and blue, without those that are too pale on white paper.
     """
     grid = [one for one in product(SHADES, repeat=3) if _distance(one, (255, 255, 255)) > PALEST]
-    found = [_numbers(colour) for colour in COLOURS[:count]]
+    found: list[Sequence[int]] = [_numbers(colour) for colour in COLOURS[:count]]
     nearest = [min(_distance(one, other) for other in found) for one in grid]
     while len(found) < count:
         place = max(range(len(grid)), key=nearest.__getitem__)
