@@ -174,6 +174,17 @@ def test_relative_links_lead_somewhere(document: Path) -> None:
     assert not missing
 
 
+def test_the_map_of_contributing_shows_the_rooms() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`[^|]*`) \|", text, re.MULTILINE)
+    shown = {name.rstrip("/") for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    rooms = [
+        path for path in (ROOT / "sipo_pl").iterdir() if (path / "__init__.py").is_file() and not path.is_symlink()
+    ]
+    assert {f"sipo_pl/{path.name}" for path in rooms} <= shown
+    assert all((ROOT / name).is_dir() for name in shown)
+
+
 def test_rows_are_those_of_the_code() -> None:
     text = (ROOT / "docs" / "data_formats.md").read_text(encoding="utf-8")
     shown = re.findall(r"<!-- row: (\w+) -->\n```json\n(.*?)```", text, flags=re.DOTALL)
