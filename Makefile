@@ -24,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test compat bench crash load soak mutants notebook lint format clean compare
+.PHONY: help quickstart test compat bench crash load soak mutants notebook lint format docs clean compare
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -80,6 +80,9 @@ lint: $(VENV)/.installed  ## ruff, mypy, and the order of the rooms
 format: $(VENV)/.installed  ## rewrite the code as ruff likes it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed  ## rewrite the tables of docs/configuration.md from the typed fields and their docstrings
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tools.configuration_page
 
 clean:  ## remove the environment, builds and caches; runs stay
 	rm -rf $(VENV) $(VENV)-newest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -30,6 +30,7 @@ from sipo_pl.registry import SMALL_STAGES, SWITCHES, TRAINER_STAGES
 from sipo_pl.rewards.base import Reward
 from sipo_pl.text.marks import MarkRules
 from sipo_pl.text.prompt import TextRow
+from tools import configuration_page
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -233,6 +234,10 @@ def test_every_key_is_described() -> None:
         keys |= set(get_type_hints(import_class(f"sipo_pl.stages.{name}.{name}"))) - {"return", "overwrite"}
     assert keys - described - {"recipe"} == set()
     assert all(stage in text for stage in {name.partition("-")[0] for name in SWITCHES})
+
+
+def test_the_tables_of_the_configuration_are_those_of_the_typed_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    assert configuration_page.main(["--check"]) == 0, capsys.readouterr().err
 
 
 def test_the_notebook_was_executed_without_errors_and_names_no_machine() -> None:

@@ -23,11 +23,11 @@ def merge(
     """Write an adapter merged into its base model, or the weighted average of whole models.
 
     Args:
-        output: folder to be written, a plain transformers model with its tokenizer
+        output: folder of the result: weights as safetensors, tokenizer, chat template, generation config
         adapter: PEFT folder
         base_model: folder or hub name of its base; the one that the adapter names where not given
         models: whole models to be averaged instead
-        weights: their weights, such as 0.5,0.5
+        weights: their weights, such as 0.5,0.5, which sum to one
         dtype: dtype of the written weights; the arithmetic is float32
         overwrite: replace what the output folder holds
     """

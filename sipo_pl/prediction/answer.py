@@ -31,8 +31,8 @@ class Answer(GenerationModule):
 
     Args:
         recipe: what the stages share
-        max_rows: take the first so many test prompts; all where not given
-        samples_per_weight: responses for each prompt and weight; one where decoding is greedy
+        max_rows: only the first so many test prompts; all where not given
+        samples_per_weight: responses for each prompt and weight; more than one needs a temperature
         decoding: how text is decoded
         marks: when a text is marked as collapsed
         batch_tokens: tokens of one forward, over all policies, where the divergence from the base model is measured

@@ -16,9 +16,10 @@ class Review(GenerationModule):
 
     Args:
         recipe: what the stages share
-        policies: the stage whose policy reviews
+        policies: the stage whose policies write
         skip_marked: leave out candidates that are marked, such as cut or duplicate ones
-        prompt_file: text file of the review prompt; the shipped one of the template's kind where not given
+        prompt_file: text file of the prompt, with the fields of the shipped one in `sipo_pl/text/prompts/`, which is
+            taken where not given
         decoding: how text is decoded
         marks: when a text is marked as collapsed
     """

@@ -17,8 +17,9 @@ class Rewrite(GenerationModule):
 
     Args:
         recipe: what the stages share
-        policies: the stage whose policies are fused
-        prompt_file: text file of the rewrite prompt; the shipped one of the template's kind where not given
+        policies: the stage whose policies write
+        prompt_file: text file of the prompt, with the fields of the shipped one in `sipo_pl/text/prompts/`, which is
+            taken where not given
         decoding: how text is decoded
         marks: when a text is marked as collapsed
     """

@@ -23,12 +23,12 @@ class Sample(GenerationModule):
 
     Args:
         recipe: what the stages share
-        policies: the stage whose policies are fused
+        policies: the stage whose policies are fused; in a later round, align is what the round starts from
         split: train_conflict samples candidates at recipe.sample_weights, test answers at recipe.evaluate_weights
-        max_rows: take the first so many conflicting pairs, or test prompts; all where not given
-        samples_per_weight: responses for each prompt and weight; one where decoding is greedy
+        max_rows: only the first so many conflicting pairs, or test prompts; all where not given
+        samples_per_weight: responses for each prompt and weight; more than one needs a temperature
         base: also answer with the base model alone
-        soups: answer by the policies interpolated in weight space at every weight, in place of decoding-time fusion
+        soups: answer by the policies interpolated in weight space at every weight (rewarded soups) in place of fusion
         decoding: how text is decoded
         marks: when a text is marked as collapsed
     """

@@ -16,15 +16,17 @@ class Compat:
         loose_length_filter: the length filter tokenises prompt and response apart, BOS twice, no template and no EOS
         truncate_sft: SFT cuts rows that are too long, which then lack EOS
         common_prefix_mask: what chosen and rejected begin with alike is masked in both
-        padded_nll: the NLL term is divided by the padded length of the micro-batch
-        step_count_warmup: `warmup` is a number of steps, and the first step has a learning rate of zero
-        no_final_validation: the end of a fit is neither validated nor saved
+        padded_nll: the NLL term is divided by the padded length of the micro-batch, in validation too
+        step_count_warmup: `model.warmup` is a number of steps, and the first step has a learning rate of zero
+        no_final_validation: the end of a fit is neither validated nor saved; `saving.keep` must be best
         raw_logits: greedy decoding fuses cumulative logits in place of log-probabilities; beams and samples do not
         unscaled_alpha: the fused score of the alpha-divergence lacks its factor 1/alpha
         search_markers: a response begins and ends where the marks of the prompt's format first appear, even inside it
         keep_marked: cut, collapsed, empty and duplicate texts are reviewed, scored and may be kept
-        compounding_soups: of the interpolated policies that answer, each starts from the one before it
-        merged_reference: re-alignment starts from base models with the first adapter merged, rounded to `dtype`
+        compounding_soups: of the interpolated policies that answer (`model.soups`), each starts from the one before it;
+            scoring never does
+        merged_reference: re-alignment starts from base models with the first adapter merged, rounded to `dtype`; each
+            is written as `model/` beside its new adapter
     """
 
     tie_is_conflict: bool = False

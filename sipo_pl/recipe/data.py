@@ -28,7 +28,7 @@ class Mixture:
     the others, then shuffled. Pairs with a tie in any objective are in neither part, nor in validation.
 
     Args:
-        share: share of conflicting pairs, from 0 to 1; no mixture but all of train where not given
+        share: share of conflicting pairs in train, from 0 to 1; no mixture but all of train where not given
         take: whether the first or the last pairs of either part are taken
         validation: mix the validation split likewise
         train_conflict: pairs that candidates are sampled for, the conflicting ones that were chosen or all of train
@@ -50,16 +50,17 @@ class Data:
     `hub:owner/name/config:split@revision`; some converters take a list of them for each objective.
 
     Args:
-        train: files of the training split
-        validation: files of the validation split
-        test: files of the test prompts; drawn from train where empty, as many as validation has
+        train: files or hub names of the training split, a list; for the converter TRL a list for each objective
+        validation: those of the validation split; or give validation_share
+        test: those of the test prompts; drawn from train where empty, as many as validation has
         converter: class_path and init_args of what makes pairs of the files' rows
-        max_length: longest template + response + EOS in tokens; longer pairs are filtered, never cut; null filters none
-        validation_share: draw this share of train as the validation split, in place of files
-        validation_seed: seed of that draw
+        max_length: longest template + response + EOS in tokens; longer pairs are left out, never cut; null filters none
+        validation_share: draw this share of train as validation, in place of files: the first of a permutation of its
+            rows
+        validation_seed: seed of that permutation
         test_first: only the first so many rows of the test files
         test_last: only the last so many rows of the test files
-        keep_apart: drop from train what validation or test holds the prompt of
+        keep_apart: drop pairs of train whose prompt validation or test holds; false only warns
         mixture: take a given share of conflicting pairs
     """
 

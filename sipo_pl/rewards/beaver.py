@@ -21,12 +21,13 @@ class BeaverReward(ModelReward):
     """How helpful a response is, by a reward model.
 
     Args:
-        model: folder or hub name; the released model where not given
+        model: folder or hub name; the released one where not given
         template: text with {prompt} and {response}, to which no EOS is added
         dtype: dtype of the model: float32, bfloat16 or float16
         device: where it runs; the accelerator where there is one, if not given
         batch_tokens: tokens of one forward at most, padding included
-        max_length: longest text in tokens, longer ones are cut in front; the model's positions where not given
+        max_length: longest text in tokens; longer ones are cut in front, behind their first token, and counted in a
+            warning; the model's positions where not given
     """
 
     released: ClassVar[str] = "PKU-Alignment/beaver-7b-v1.0-reward"

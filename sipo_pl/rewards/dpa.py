@@ -20,15 +20,19 @@ TEMPLATE_FILE = Path(__file__).with_name("dpa_template.txt")
 class DPA(ModelReward):
     """An attribute of HelpSteer on its scale, about 0 to 4: (output - 10) / 20.
 
+    The released evaluation uses float32; bfloat16 halves the memory.
+
     Args:
         attribute: helpfulness, correctness, coherence, complexity or verbosity
         model: folder or hub name
-        template_file: text file with {prompt} and {response}; the model's own instruction where not given
-        scale: factor of the reward; -1 where less of the attribute is better
-        dtype: dtype of the model; the released evaluation uses float32, bfloat16 halves its memory
+        template_file: text file with {prompt} and {response}; the model's own instruction,
+            `sipo_pl/rewards/dpa_template.txt`, where not given
+        scale: factor; -1 where less is better
+        dtype: dtype of the model: float32, bfloat16 or float16
         device: where it runs; the accelerator where there is one, if not given
         batch_tokens: tokens of one forward at most, padding included
-        max_length: longest text in tokens, longer ones are cut in front; the model's positions where not given
+        max_length: longest text in tokens; longer ones are cut in front, behind their first token, and counted in a
+            warning; the model's positions where not given
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class LocalJudge:
     """Compares responses by what a chat model would answer, in both orders, so that its taste for a place cancels.
 
     Args:
-        model: folder or hub name of a chat model
+        model: folder or hub name
         template_file: text file of the question with {prompt}, {first} and {second}; the shipped one where not given
         dtype: dtype of the model: float32, bfloat16 or float16
         device: where it runs; the accelerator where there is one, if not given

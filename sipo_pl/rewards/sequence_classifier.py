@@ -23,12 +23,13 @@ class SequenceClassifier(ModelReward):
         model: folder or hub name
         output: which logit, by its place or by its name in the model's config (id2label)
         template: text with {prompt} and {response}; the tokenizer's chat template where not given
-        scale: factor of the logit; negative where less is better
+        scale: factor; -1 where less is better
         shift: added after that
         dtype: dtype of the model: float32, bfloat16 or float16
         device: where it runs; the accelerator where there is one, if not given
         batch_tokens: tokens of one forward at most, padding included
-        max_length: longest text in tokens, longer ones are cut in front; the model's positions where not given
+        max_length: longest text in tokens; longer ones are cut in front, behind their first token, and counted in a
+            warning; the model's positions where not given
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def compare(
         recipe: what the stages share
         resamples: draws of the bootstrap over prompts
         against: method whose hypervolume the others' is compared with, prompt by prompt
-        examples: most answers that the page's browser holds, of whole prompts at even distances
+        examples: most answers that the page's browser holds, of whole prompts at even distances; 0 for none
         others: run folders of other comparisons over the same data, such as ablations, whose methods are put beside
         overwrite: remove what the stage's folder holds
     """

@@ -10,7 +10,7 @@ class DPOAlignment(PreferenceModule):
     """Aligns the base model on one objective; the reference is the base model.
 
     Args:
-        loss: loss of a pair's log-probabilities
+        loss: loss of a pair
     """
 
     def __init__(self, *args: Any, loss: PreferenceLoss = DPO(), **kwargs: Any) -> None:  # noqa: B008 (frozen)

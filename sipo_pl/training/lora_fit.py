@@ -39,7 +39,7 @@ class LoRASettings:
         r: rank
         alpha: scale of the adapter times its rank
         targets: linear layers that are adapted, by the last part of their name
-        dropout: share of an adapted layer's inputs that the ranks in training do not see
+        dropout: share of an adapted layer's inputs that the ranks in training do not see, seeded by epoch and rows
     """
 
     r: int = 64
@@ -57,10 +57,12 @@ class Forwards:
     """How the forwards of a fit are computed; losses and gradients are the same.
 
     Args:
-        batch_tokens: tokens of one forward, a shared prompt counted once; a micro-batch with more takes
-            several; as suits the device where not given
-        checkpointing: compute each layer again in the backward pass instead of keeping its states, to save memory
-        graphs: on a GPU, replay short forwards as CUDA graphs, so that their kernels are launched at once
+        batch_tokens: tokens of one forward, a shared prompt counted once; a micro-batch with more takes several, with
+            the same losses and gradients; a pair that is longer is an error; as suits the device where not given
+        checkpointing: compute each layer again in the backward pass instead of keeping its states: less memory, more
+            time
+        graphs: on a GPU, replay short forwards and their backward passes as CUDA graphs, so that their kernels are
+            launched at once; what cannot be captured is computed as ever
     """
 
     batch_tokens: PositiveInt | None = None
@@ -73,7 +75,7 @@ class LoRAFit(Fit):
 
     Args:
         recipe: what the stages share
-        optimizer: optimizer of the LoRA ranks
+        optimizer: class_path and init_args of a torch optimizer
         lora: the ranks in training
         warmup: share of the optimizer steps that warm up, before a cosine to zero
         forwards: how the forwards are computed

@@ -39,14 +39,15 @@ class PreferenceModule(LoRAFit):
     Args:
         recipe: what the stages share
         objective: whose policy is trained
-        optimizer: optimizer of the LoRA ranks
-        loss: loss of a pair's log-probabilities
+        optimizer: class_path and init_args of a torch optimizer
+        loss: loss of a pair
         lora: the ranks in training
         warmup: share of the optimizer steps that warm up, before a cosine to zero
         reference_batch_rows: rows in one forward when reference log-probabilities are computed
         tolerance: largest difference in log-probability per token between untrained policy and cached reference
         margins: objective -> class_path and init_args of the reward that scores its margins for MODPO; its aligned
-            policy's implicit reward where not given; the trained one's is not read
+            policy's implicit reward where not given; the trained one's is not read, so that one config can name a
+            reward for every objective, whose policies need not be there then
         forwards: how the forwards are computed
     """
 

@@ -25,7 +25,7 @@ class Realignment(PreferenceModule):
     released code; then that model is written beside the new adapter, which belongs to it and to no other base.
 
     Args:
-        loss: loss of a pair's log-probabilities
+        loss: loss of a pair
     """
 
     def __init__(self, *args: Any, loss: PreferenceLoss = DPOWithNLL(), **kwargs: Any) -> None:  # noqa: B008 (frozen)

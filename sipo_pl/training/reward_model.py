@@ -31,7 +31,7 @@ class RewardModel(Fit):
 
     Args:
         recipe: what the stages share
-        optimizer: optimizer of all weights
+        optimizer: class_path and init_args of a torch optimizer
         warmup: share of the optimizer steps that warm up, before a cosine to zero
     """
 

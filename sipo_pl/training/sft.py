@@ -26,7 +26,7 @@ class SFT(LoRAFit):
 
     Args:
         recipe: what the stages share
-        optimizer: optimizer of the LoRA ranks
+        optimizer: class_path and init_args of a torch optimizer
         lora: the ranks in training
         warmup: share of the optimizer steps that warm up, before a cosine to zero
         forwards: how the forwards are computed

@@ -11,7 +11,7 @@ class WeightedAlignment(DPOAlignment):
 
     Args:
         weights: the weight
-        loss: loss of a pair's log-probabilities at a weight
+        loss: loss of a pair at a weight: MODPO, DPOLW, RACO or your own
     """
 
     def __init__(self, *args: Any, weights: str, loss: WeightedLoss, **kwargs: Any) -> None:

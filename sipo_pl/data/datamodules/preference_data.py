@@ -36,9 +36,9 @@ class PreferenceData(LightningDataModule):
     Args:
         recipe: what the stages share
         objective: whose preferences are learned
-        source: stage whose pairs are trained on: prepare has all, filter the Pareto-better responses of a run
-        select: of the prepared pairs, those that the objective decides (own), that any objective decides (any), or
-            whose winner wins under every objective (agreed)
+        source: stage whose pairs are trained on: prepare has the prepared pairs, filter the kept responses
+        select: of the prepared pairs, those that the objective decides (own), that any objective decides (any, for
+            DPO-LW and RACO), or whose winner wins under every objective (agreed, Reward Consistency)
         micro_batch_size: pairs in one forward; an optimizer step takes trainer.accumulate_grad_batches of them
         eval_batch_size: pairs in one forward of validation
         max_length: longest template + response + EOS in tokens; longer pairs are left out and counted

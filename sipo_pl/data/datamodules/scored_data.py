@@ -73,7 +73,8 @@ class ScoredData(LightningDataModule):
 
     Args:
         recipe: what the stages share
-        template: text with {prompt} and {response} that the model reads; the tokenizer's chat template where not given
+        template: text with {prompt} and {response} that the model reads, which the reward must be given too; the
+            tokenizer's chat template where not given
         micro_batch_size: responses in one forward; an optimizer step takes trainer.accumulate_grad_batches of them
         eval_batch_size: responses in one forward of validation
         max_length: longest text in tokens; longer ones are left out and counted

@@ -130,7 +130,8 @@ class SFTData(LightningDataModule):
         micro_batch_size: responses in one forward; an optimizer step takes trainer.accumulate_grad_batches of them
         eval_batch_size: responses in one forward of validation
         max_length: longest template + response + EOS in tokens; longer responses are left out and counted
-        validation_share: share of the prompts whose responses validate and do not train, drawn by the recipe's seed
+        validation_share: share of the prompts, rounded up, whose responses validate and do not train, drawn by the
+            recipe's seed
     """
 
     def __init__(
