@@ -68,7 +68,7 @@ class Converter:
     """
 
     prompt_column: str = "prompt"
-    pairing: Pairing = Pairing()
+    pairing: Pairing = Pairing()  # as the recipe has it, once a stage uses the converter
 
     def pairs(self, rows: Iterable[Located], objectives: Sequence[Objective]) -> Converted[PairRow]:
         """Return the pairs of a split.
