@@ -184,7 +184,7 @@ def _launched(rank: int, count: int, port: str) -> dict[str, str]:
 
 def _run(words: list[str], environment: dict[str, str], said: str) -> None:
     """Run a command in this process, which ends with its exit code."""
-    from sipo_pl.cli.main import main as cli
+    from sipo_pl.cli import main as cli
     from sipo_pl.run.devices import settle_threads
 
     os.environ.clear()

@@ -101,7 +101,7 @@ class Sampler:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from sipo_pl.engine.pretrained import read_tokenizer, read_weights
+        from sipo_pl.interop.pretrained import read_tokenizer, read_weights
 
         self.tokenizer: PreTrainedTokenizerBase = read_tokenizer(folder, folder, padding_side="left")
         if self.tokenizer.chat_template is None or end_of_turn not in self.tokenizer.get_vocab():

@@ -20,7 +20,7 @@ from sipo_pl.text.prompt import TextRow
 
 log = logging.getLogger("sipo_pl")
 
-Scores = dict[str, list[float]]  # name of a reward -> its number for each text
+RewardScores = dict[str, list[float]]  # name of a reward -> its number for each text
 CHUNK = 256  # texts that are scored at once, of which a crash costs at most so many
 
 
@@ -116,13 +116,13 @@ class RewardPanel:
         return {name: [value for file in files for value in known[file][name]] for name in self.names}
 
 
-def _read_scores(file: Path) -> Scores | None:
+def _read_scores(file: Path) -> RewardScores | None:
     """Return the scores that a file keeps; None where there is none, or a damaged one, which is said and removed."""
     if not file.exists():
         return None
     try:
         kept = require_object(read_json(file), str(file))
-        scores: Scores | None = kept.get("scores")
+        scores: RewardScores | None = kept.get("scores")
         if scores is not None and kept.get("hash") == content_hash(scores):
             return scores
         problem = f"{file}: damaged, or of an older version that kept no hash"

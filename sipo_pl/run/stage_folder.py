@@ -144,7 +144,7 @@ class StageRun:
             resume = Path(given)
         if resume:
             resume = resume_path(resume, trainer.strategy, trainer.world_size, restart_optimizer)
-            self._own_checkpoint(resume if resume.is_file() else resume / WHOLE)
+            self._own_checkpoint(resume if resume.is_file() else resume / WHOLE, any_settings=given is not None)
             self.model.restart_from = resume if restart_optimizer else None
             log.info("%s: resuming from %s", self.stage, resume)
         with stoppable(trainer):
@@ -170,13 +170,18 @@ class StageRun:
         self._own_checkpoint(self.best_checkpoint)
         return self.best_checkpoint
 
-    def _own_checkpoint(self, path: Path) -> dict[str, Any]:
-        """Read a checkpoint; UserError unless this fit made it. One of an older version does not tell."""
+    def _own_checkpoint(self, path: Path, any_settings: bool = False) -> dict[str, Any]:
+        """Read a checkpoint; UserError unless this fit made it. One of an older version does not tell.
+
+        Args:
+            path: the checkpoint.
+            any_settings: the user named it, so that the fit may go on under other settings than it was made with.
+        """
         assert isinstance(self.model, Fit)
         checkpoint = read_checkpoint(path)
         made_by = checkpoint.get(MADE_BY, self.model.made_by)
-        if made_by != self.model.made_by:
-            stage = made_by.get("stage") if isinstance(made_by, dict) else None
+        stage = made_by.get("stage") if isinstance(made_by, dict) else None
+        if made_by != self.model.made_by and not (any_settings and stage == self.stage):
             of = "other settings" if stage == self.stage else f"the stage {stage}"
             raise UserError(
                 f"{path}: a checkpoint of {of}, not of this {self.stage}; remove it, or --overwrite, to begin anew"

@@ -69,7 +69,8 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
         _check_lengths(splits, lengths, recipe)
         files, rows = _write(folder, splits, lengths, recipe)
     shows_date = template.chat is not None and template.chat.reads_clock
-    manifest.finish(folder, files, rows, date=now.isoformat(), template_shows_date=shows_date)
+    kept = {"date": now.isoformat(), "template_shows_date": True} if shows_date else {}
+    manifest.finish(folder, files, rows, **kept)
 
 
 def provenance(recipe: Recipe) -> Provenance:

@@ -63,11 +63,6 @@ def test_a_heading_counts_at_the_start_of_a_line(text: str, cut: list[str], kept
     assert not any(heading.search(generated) for generated in kept)
 
 
-def test_a_heading_that_is_searched_counts_anywhere() -> None:
-    for text in ("Question: {prompt}", "Question:\n\n{prompt}"):
-        assert heading_of(text, "prompt", "ask.txt", anywhere=True).split("A. Question: B") == ["A. ", " B"]
-
-
 @pytest.mark.parametrize("text", ["{prompt}", "\n\n{prompt}", "{response}\n{prompt}", "{response} {prompt}"])
 def test_a_question_without_heading_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"ask\.txt: \{prompt\} needs a heading"):

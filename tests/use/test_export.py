@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sipo_pl.engine.lora.adapters import interpolate, read_adapter, weighted_sum
 from sipo_pl.engine.lora.policies import Policy, stack_policies
 from sipo_pl.storage.json_lines import write_json
+from sipo_pl.storage.model_hashes import tokenizer_hash
 from sipo_pl.use.api import load
 from sipo_pl.use.export import KINDS
 
@@ -128,6 +129,10 @@ def test_an_export_keeps_all_end_tokens_and_the_date_of_its_run(
     tokenizer.chat_template = "{{ 'Now %s. ' % strftime_now('%H:%M:%S, %d %b %Y') }}" + CHAT_TEMPLATE
     tokenizer.save_pretrained(base)
     set_recipe(run, base_model=str(base), template={"kind": "chat"})
+    for path in run.glob("*/manifest.json"):  # as if the policies had been trained with it
+        manifest = json.loads(path.read_text())
+        manifest["inputs"] |= {"tokenizer": tokenizer_hash(str(base))} if "tokenizer" in manifest["inputs"] else {}
+        write_json(path, manifest)
     prepared = json.loads((run / "prepare/manifest.json").read_text())
     notes = {"date": "2024-07-26T09:08:07", "template_shows_date": True}
     write_json(run / "prepare/manifest.json", {**prepared, "notes": notes})
