@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from sipo_pl.interop.numbers import NonNegativeFloat, PositiveInt, PositiveShare
+
 COMPARED = 8  # answers that are decoded at once, side by side
 
 
@@ -12,10 +14,10 @@ def chat(
     base_model: str | None = None,
     divergence: str | None = None,
     system: str | None = None,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    max_new_tokens: int = 256,
-    max_length: int | None = None,
+    temperature: NonNegativeFloat = 0.0,
+    top_p: PositiveShare = 1.0,
+    max_new_tokens: PositiveInt = 256,
+    max_length: PositiveInt | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
     device: str | None = None,
 ) -> None:

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.method.weights import parse_point
 
@@ -20,8 +21,8 @@ def export(
     divergence: str | None = None,
     base_name: str | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
-    prompts: int = 32,
-    max_new_tokens: int = 64,
+    prompts: PositiveInt = 32,
+    max_new_tokens: PositiveInt = 64,
     push_to_hub: str | None = None,
     public: bool = False,
     overwrite: bool = False,

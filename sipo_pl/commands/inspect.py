@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from sipo_pl.interop.numbers import NonNegativeInt
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.registry import STAGES
 
@@ -14,7 +15,7 @@ else:
 def inspect(
     config: str,
     stage: InspectedStage = "align",
-    row: int = 0,
+    row: NonNegativeInt = 0,
     objective: str | None = None,
     split: Literal["train", "validation"] = "train",
     run_dir: str | None = None,

@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Literal
 
+from sipo_pl.interop.numbers import NonNegativeFloat, NonNegativeInt, Port, PositiveFloat, PositiveInt, PositiveShare
 from sipo_pl.messages.errors import UserError
 
 log = logging.getLogger("sipo_pl")
@@ -15,20 +16,20 @@ def serve(
     model: str,
     weights: str | None = None,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Port = 8000,
     name: str | None = None,
     api_key_file: str | None = None,
     policies: Literal["align", "realign"] | None = None,
     base_model: str | None = None,
     divergence: str | None = None,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    max_new_tokens: int = 256,
-    max_length: int | None = None,
-    slots: int = 16,
-    queue: int = 256,
-    timeout: float = 300.0,
-    body_bytes: int = 1 << 20,
+    temperature: NonNegativeFloat = 0.0,
+    top_p: PositiveShare = 1.0,
+    max_new_tokens: PositiveInt = 256,
+    max_length: PositiveInt | None = None,
+    slots: PositiveInt = 16,
+    queue: NonNegativeInt = 256,
+    timeout: PositiveFloat = 300.0,
+    body_bytes: PositiveInt = 1 << 20,
     dtype: Literal["float32", "bfloat16"] | None = None,
     device: str | None = None,
 ) -> None:

@@ -1,12 +1,15 @@
 """Points on the simplex: one weight per objective, not negative, summing to one."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sipo_pl.interop.numbers import GridStep
 from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.storage.unicode_names import composed
 
+MOST_POINTS = 10_000  # of a grid: each is a text of every prompt, or a policy
 TOLERANCE = 1e-5  # names of points hold six digits a weight, and are read back
 Point = tuple[float, ...]  # one weight for each objective, in their order
 
@@ -21,7 +24,7 @@ class WeightPlan:
         corners: add the corners, each of which is one policy alone
     """
 
-    grid: float | None = None
+    grid: GridStep | None = None
     points: list[str] = field(default_factory=list)
     corners: bool = False
 
@@ -95,13 +98,15 @@ def interior_grid(step: float, n: int) -> list[tuple[float, ...]]:
     """Return the points with all weights positive multiples of `step`; 0.2 and n = 2 give 0.2, 0.4, 0.6, 0.8.
 
     Raises:
-        UsageError: if 1 / step is not a whole number of at least `n` steps.
+        UsageError: if 1 / step is not a whole number of at least `n` steps, or there are too many points.
     """
     divisions = round(1 / step) if step > 0 else 0
     if divisions < n or abs(divisions * step - 1) > TOLERANCE:
         raise UsageError(f"weights grid {step:g}: 1/grid must be a whole number, at least {n} for {n} objectives")
-    compositions = itertools.product(range(1, divisions), repeat=n - 1)
-    counts = [(*head, divisions - sum(head)) for head in compositions if sum(head) < divisions]
+    if (count := math.comb(divisions - 1, n - 1)) > MOST_POINTS:
+        raise UsageError(f"weights grid {step:g}: {count} points for {n} objectives, at most {MOST_POINTS} are taken")
+    borders = [(0, *cuts, divisions) for cuts in itertools.combinations(range(1, divisions), n - 1)]
+    counts = [[high - low for low, high in itertools.pairwise(one)] for one in borders]
     return [tuple(round(count / divisions, 12) for count in point) for point in counts]
 
 

@@ -4,14 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse.typing import PositiveInt
-
 from sipo_pl.data.datamodules.unit_data import PROMPTS, Unit
 from sipo_pl.data.rows import AnswerRow
 from sipo_pl.engine.decoding.kl import kl_to_base
 from sipo_pl.engine.decoding.options import Decoding, Generated, Request
 from sipo_pl.engine.lora.adapters import Factors, interpolate, read_adapter, weighted_sum
 from sipo_pl.engine.lora.policies import Policy
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.method.weights import parse_point
 from sipo_pl.prediction.base import GenerationModule
@@ -47,7 +46,7 @@ class Answer(GenerationModule):
         samples_per_weight: PositiveInt = 1,
         decoding: Decoding = Decoding(),  # noqa: B008 (frozen)
         marks: MarkRules = MarkRules(),  # noqa: B008 (frozen)
-        batch_tokens: int = 8192,
+        batch_tokens: PositiveInt = 8192,
     ) -> None:
         super().__init__(recipe, "align", decoding, marks)
         if not recipe.methods:

@@ -5,6 +5,7 @@ from typing import Any
 
 from sipo_pl.data.datamodules.unit_data import Unit
 from sipo_pl.data.rows import MeasuredRow
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import UserError
 from sipo_pl.prediction.base import PredictionModule
 from sipo_pl.recipe.recipe import AlignmentStage, PolicyStage, Recipe
@@ -29,7 +30,7 @@ class Measure(PredictionModule):
     row: type = MeasuredRow
     kept: tuple[str, ...] = ("sample_id", "prompt_id", "point", "finish_reason", "marks")  # of a response's row
 
-    def __init__(self, recipe: Recipe, policies: AlignmentStage = "align", batch_tokens: int = 8192) -> None:
+    def __init__(self, recipe: Recipe, policies: AlignmentStage = "align", batch_tokens: PositiveInt = 8192) -> None:
         super().__init__(recipe, policies)
         self.sources = (f"evaluate-{policies}",)
         self.batch_tokens = batch_tokens

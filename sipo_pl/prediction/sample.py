@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse.typing import PositiveInt
-
 from sipo_pl.data.datamodules.unit_data import PROMPTS, Unit
 from sipo_pl.data.rows import SampleRow
 from sipo_pl.engine.decoding.options import Decoding, Request
 from sipo_pl.engine.lora.policies import Policy, interpolated_policies
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.method.weights import corners, point_name
 from sipo_pl.prediction.base import GenerationModule

@@ -6,6 +6,7 @@ from sipo_pl.data.datamodules.unit_data import Unit
 from sipo_pl.data.previous_round import previous_kept
 from sipo_pl.data.rows import ScoreRow
 from sipo_pl.engine.lora.policies import Policy, interpolated_policies
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.method.weights import point_name
 from sipo_pl.prediction.base import PredictionModule
@@ -38,7 +39,7 @@ class Score(PredictionModule):
         policies: AlignmentStage = "align",
         rewrites: bool = True,
         soups: bool = True,
-        batch_tokens: int = 8192,
+        batch_tokens: PositiveInt = 8192,
     ) -> None:
         super().__init__(recipe, policies)
         self.sources = ("sample", "rewrite") if rewrites else ("sample",)

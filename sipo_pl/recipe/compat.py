@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sipo_pl.interop.numbers import PositiveInt
+
 
 @dataclass(frozen=True)
 class Compat:
@@ -30,8 +32,8 @@ class Compat:
     """
 
     tie_is_conflict: bool = False
-    map_batch: int | None = None
-    map_shards: int = 1
+    map_batch: PositiveInt | None = None
+    map_shards: PositiveInt = 1
     zero_share_takes_all: bool = False
     keep_degenerate: bool = False
     loose_length_filter: bool = False

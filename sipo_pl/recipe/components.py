@@ -1,12 +1,14 @@
 """Makes an object from a class path and arguments, with errors that say which key is wrong."""
 
 import importlib
+import inspect
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sipo_pl.interop.numbers import problem_of
 from sipo_pl.messages.errors import SettingError, Stopped, UsageError, UserError, nearest
 from sipo_pl.recipe.data import Component
 
@@ -51,12 +53,25 @@ def instantiate(component: Component, base: type[T], key: str) -> T:
         raise UsageError(f"{key}.class_path: {module_name} has no {name!r}{nearest(name, classes)}")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UsageError(f"{key}.class_path {class_path!r}: not a {base.__name__}")
+    arguments = component.get("init_args") or {}
+    _check_numbers(found, arguments, key)
     try:
-        return found(**component.get("init_args") or {})
+        return found(**arguments)
     except SettingError as error:  # the class knows its argument only
         raise SettingError(f"{key}.init_args.{error.key}", error.problem) from None
     except TypeError as error:
         raise UsageError(f"{key}.init_args: {error}") from None
+
+
+def _check_numbers(kind: type, arguments: dict[str, Any], key: str) -> None:
+    """Raise UsageError where a number among a class's arguments is out of the bounds of its type."""
+    try:
+        declared = inspect.signature(kind, eval_str=True).parameters
+    except (NameError, TypeError, ValueError):  # a class of the user's, whose annotations are their own affair
+        return
+    for name, value in arguments.items():
+        if name in declared and (problem := problem_of(declared[name].annotation, value)):
+            raise UsageError(f"{key}.init_args.{name}: {problem}")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse.typing import Path_fr, restricted_string_type
 
+from sipo_pl.interop.numbers import OpenShare, PositiveInt, Seed, Share
 from sipo_pl.storage.unicode_names import composed
 
 Component = dict[str, Any]  # {class_path: import path of a class, init_args: its keyword arguments}, see `components`
@@ -35,11 +36,11 @@ class Mixture:
         seed: seed of the shuffle
     """
 
-    share: float | None = None
+    share: Share | None = None
     take: Literal["first", "last"] = "first"
     validation: bool = False
     train_conflict: Literal["chosen", "all"] = "chosen"
-    seed: int = 42
+    seed: Seed = 42
 
 
 @dataclass
@@ -68,11 +69,11 @@ class Data:
     validation: Files = field(default_factory=list)
     test: Files = field(default_factory=list)
     converter: Component = field(default_factory=lambda: {"class_path": "sipo_pl.data.converters.helpsteer.HelpSteer"})
-    max_length: int | None = 512
-    validation_share: float | None = None
-    validation_seed: int = 0
-    test_first: int | None = None
-    test_last: int | None = None
+    max_length: PositiveInt | None = 512
+    validation_share: OpenShare | None = None
+    validation_seed: Seed = 0
+    test_first: PositiveInt | None = None
+    test_last: PositiveInt | None = None
     keep_apart: bool = True
     mixture: Mixture = field(default_factory=Mixture)
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from sipo_pl.interop.numbers import NonNegativeInt, PositiveFloat, PositiveInt, Rounds, Seed
 from sipo_pl.messages.errors import SettingError, UsageError, nearest
 from sipo_pl.method.seeds import seed_of
 from sipo_pl.method.weights import WeightPlan
@@ -137,19 +138,19 @@ class Recipe:
     template: Template = field(default_factory=Template)
     sample_weights: WeightPlan = field(default_factory=WeightPlan)
     evaluate_weights: WeightPlan = field(default_factory=lambda: WeightPlan(corners=True))
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     divergence: Component = field(default_factory=lambda: {"class_path": "sipo_pl.method.divergences.ReverseKL"})
     dtype: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 42
+    seed: Seed = 42
     run_dir: str | None = None
     stages: dict[str, bool] = field(default_factory=dict)
-    limit: int | None = None
-    rounds: int = 1
-    round: int = 1
+    limit: PositiveInt | None = None
+    rounds: Rounds = 1
+    round: Rounds = 1
     methods: list[str] = field(default_factory=list)
     compile: bool = False
     quantize: Literal["4bit"] | None = None
-    device_map: Literal["auto"] | dict[str, int | str] | None = None
+    device_map: Literal["auto"] | dict[str, NonNegativeInt | str] | None = None
     reproducible: bool | None = None
     compat: Compat = field(default_factory=Compat)
 

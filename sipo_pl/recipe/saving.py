@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from sipo_pl.interop.numbers import PositiveInt
+
 
 @dataclass(frozen=True)
 class Saving:
@@ -15,7 +17,7 @@ class Saving:
         save_every: optimizer steps between checkpoints to resume from
     """
 
-    validations: int = 4
+    validations: PositiveInt = 4
     keep: Literal["best", "last"] = "best"
     monitor: Literal["val/loss", "val/dpo_loss"] = "val/loss"
-    save_every: int = 20
+    save_every: PositiveInt = 20

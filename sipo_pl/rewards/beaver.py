@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sipo_pl.engine.models.files import read_tensor, tensor_files
+from sipo_pl.interop.numbers import IntFromTwo
 from sipo_pl.messages.errors import UserError
 from sipo_pl.rewards.linear_head import LinearHeadScorer
 from sipo_pl.rewards.model_reward import ModelReward
@@ -40,8 +41,8 @@ class BeaverReward(ModelReward):
         template: str = TEMPLATE,
         dtype: str = "bfloat16",
         device: str | None = None,
-        batch_tokens: int = 8192,
-        max_length: int | None = None,
+        batch_tokens: IntFromTwo = 8192,
+        max_length: IntFromTwo | None = None,
     ) -> None:
         name = model or self.released
         settings = ScorerSettings(name, template, "template", dtype, device, batch_tokens, max_length)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from sipo_pl.interop.numbers import FiniteFloat, IntFromTwo
 from sipo_pl.messages.errors import SettingError, UserError, nearest
 from sipo_pl.rewards.linear_head import LinearHeadScorer
 from sipo_pl.rewards.model_reward import ModelReward
@@ -40,11 +41,11 @@ class DPA(ModelReward):
         attribute: str,
         model: str = MODEL,
         template_file: str | None = None,
-        scale: float = 1.0,
+        scale: FiniteFloat = 1.0,
         dtype: str = "float32",
         device: str | None = None,
-        batch_tokens: int = 8192,
-        max_length: int | None = None,
+        batch_tokens: IntFromTwo = 8192,
+        max_length: IntFromTwo | None = None,
     ) -> None:
         if attribute not in ATTRIBUTES:
             raise SettingError("attribute", f"no {attribute!r}{nearest(str(attribute), ATTRIBUTES)}")

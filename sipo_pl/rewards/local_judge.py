@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sipo_pl.engine.logprobs.response_logprobs import decoder, logits_of
 from sipo_pl.engine.models.model_check import check_logits, own_forward
+from sipo_pl.interop.numbers import IntFromTwo
 from sipo_pl.interop.pretrained import read_weights
 from sipo_pl.messages.errors import SettingError
 from sipo_pl.rewards.model_reward import model_hash
@@ -83,8 +84,8 @@ class LocalJudge:
         template_file: str | None = None,
         dtype: str = "bfloat16",
         device: str | None = None,
-        batch_tokens: int = 8192,
-        max_length: int | None = None,
+        batch_tokens: IntFromTwo = 8192,
+        max_length: IntFromTwo | None = None,
     ) -> None:
         path = Path(template_file) if template_file is not None else TEMPLATE_FILE
         try:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from sipo_pl.interop.numbers import FiniteFloat, IntFromTwo, NonNegativeInt
 from sipo_pl.interop.pretrained import read_weights
 from sipo_pl.interop.transformers import has_sequence_classifier
 from sipo_pl.messages.errors import SettingError, UserError, nearest
@@ -35,14 +36,14 @@ class SequenceClassifier(ModelReward):
     def __init__(
         self,
         model: str,
-        output: int | str = 0,
+        output: NonNegativeInt | str = 0,
         template: str | None = None,
-        scale: float = 1.0,
-        shift: float = 0.0,
+        scale: FiniteFloat = 1.0,
+        shift: FiniteFloat = 0.0,
         dtype: str = "float32",
         device: str | None = None,
-        batch_tokens: int = 8192,
-        max_length: int | None = None,
+        batch_tokens: IntFromTwo = 8192,
+        max_length: IntFromTwo | None = None,
     ) -> None:
         if not isinstance(output, int | str):
             raise SettingError("output", f"expected the place or name of a logit, found {output!r}")

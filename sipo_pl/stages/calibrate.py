@@ -4,8 +4,8 @@ import logging
 import random
 
 import numpy as np
-from jsonargparse.typing import PositiveInt
 
+from sipo_pl.interop.numbers import PositiveFloat, PositiveInt
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.metrics.hypervolume import calibrated_frame
 from sipo_pl.recipe.inputs import stage_inputs
@@ -19,7 +19,9 @@ LOG = logging.getLogger("sipo_pl")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def calibrate(recipe: Recipe, max_texts: PositiveInt = 2000, below: float = 2.0, overwrite: bool = False) -> None:
+def calibrate(
+    recipe: Recipe, max_texts: PositiveInt = 2000, below: PositiveFloat = 2.0, overwrite: bool = False
+) -> None:
     """Measure the data's own responses of the validation split, and fix what fronts are measured with.
 
     Args:

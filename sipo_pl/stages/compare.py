@@ -4,8 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt
-
+from sipo_pl.interop.numbers import NonNegativeInt, PositiveInt
 from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.inputs import stage_inputs
 from sipo_pl.recipe.methods import BASELINE

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sipo_pl.data.folder_card import write_folder_card
 from sipo_pl.data.previous_round import previous_kept
 from sipo_pl.data.units import read_units
+from sipo_pl.interop.numbers import NonNegativeInt
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.seeds import seed_of
 from sipo_pl.method.selection import Candidate, Choice, Rewards, minimum_margin, select_best_margin, select_pareto
@@ -26,7 +27,7 @@ log = logging.getLogger("sipo_pl")
 
 def filter(
     recipe: Recipe,
-    min_kept: int = 8,
+    min_kept: NonNegativeInt = 8,
     on_too_few: Literal["stop", "best_margin"] = "stop",
     combined: bool = True,
     rule: Literal["pareto", "any"] = "pareto",

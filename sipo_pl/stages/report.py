@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from sipo_pl.interop.numbers import NonNegativeInt, PositiveInt
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.files import write_text
@@ -15,7 +16,9 @@ LOG = logging.getLogger("sipo_pl")
 MIN_RESAMPLES = 40  # fewer have no 2.5 % quantile
 
 
-def report(recipe: Recipe, resamples: int = 2000, samples: int = 12, overwrite: bool = False) -> None:
+def report(
+    recipe: Recipe, resamples: PositiveInt = 2000, samples: NonNegativeInt = 12, overwrite: bool = False
+) -> None:
     """Write report.html, metrics.json, pictures and tables of a run.
 
     Args:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sipo_pl.interop.numbers import IntFromTwo, PositiveInt, Share
+
 MARKS = ("empty", "cut", "collapsed", "duplicate")
 
 # Scripts that put no blanks between words (Thai, Lao, Burmese, Khmer, kana, Han): each character counts as a word.
@@ -25,10 +27,10 @@ class MarkRules:
         longest_word: a longer run of letters and digits is no word, so that its characters are looked at one by one
     """
 
-    ngram: int = 4
-    max_repeated_share: float = 0.4
-    line_repeats: int = 3
-    longest_word: int = 40
+    ngram: PositiveInt = 4
+    max_repeated_share: Share = 0.4
+    line_repeats: IntFromTwo = 3
+    longest_word: PositiveInt = 40
 
 
 def text_marks(text: str, finish_reason: Literal["eos", "length"], rules: MarkRules = MarkRules()) -> list[str]:

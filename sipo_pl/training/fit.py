@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sipo_pl.data.step_loader import StepLoader
 from sipo_pl.interop.lightning import accumulate
+from sipo_pl.messages.errors import UsageError
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.training.schedule import cosine_with_warmup
 
@@ -46,6 +47,8 @@ class Fit(LightningModule):
 
     def __init__(self, recipe: Recipe, optimizer: OptimizerCallable, warmup: float) -> None:
         super().__init__()
+        if warmup > 1 and not recipe.compat.step_count_warmup:
+            raise UsageError(f"model.warmup: expected a share of the steps, from 0 to 1, found {warmup:g}")
         self.recipe, self.optimizer, self.warmup = recipe, optimizer, warmup
         self.made_by: dict[str, str] = {}
         self.restart_from: Path | None = None  # a checkpoint whose optimizer's state is not to be taken over
@@ -110,6 +113,8 @@ class Fit(LightningModule):
     @property
     def total_steps(self) -> int:
         """Return the optimizer steps of the whole fit, counted from the batch plan."""
+        if self.trainer.max_epochs == -1:  # as many epochs as the steps take
+            return self.trainer.max_steps
         steps = self._train_loader.steps_per_epoch * (self.trainer.max_epochs or 1)
         return min(steps, self.trainer.max_steps) if self.trainer.max_steps > 0 else steps
 

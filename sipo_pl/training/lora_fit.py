@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -23,6 +22,7 @@ from sipo_pl.engine.models.compilation import compile_layers
 from sipo_pl.engine.models.loading import load_base
 from sipo_pl.engine.models.text_limit import text_limit
 from sipo_pl.engine.models.zero3 import is_divided
+from sipo_pl.interop.numbers import PositiveFloat, PositiveInt, ShareBelowOne
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.method.seeds import seed_of
 from sipo_pl.recipe.recipe import Recipe
@@ -42,10 +42,10 @@ class LoRASettings:
         dropout: share of an adapted layer's inputs that the ranks in training do not see, seeded by epoch and rows
     """
 
-    r: int = 64
-    alpha: float = 1.0
+    r: PositiveInt = 64
+    alpha: PositiveFloat = 1.0
     targets: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:

@@ -17,6 +17,7 @@ from sipo_pl.engine.logprobs.reference_cache import Devices, ReferenceCache, ref
 from sipo_pl.engine.logprobs.token_budget import forwards_of
 from sipo_pl.engine.lora.adapters import check_fit, read_adapter
 from sipo_pl.engine.lora.policies import BASE, policy_input
+from sipo_pl.interop.numbers import NonNegativeFloat, PositiveFloat, PositiveInt
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.messages.progress import Progress
 from sipo_pl.method.losses import LossContext, LossOutput, PairLogps, PreferenceLoss, compare, reward_metrics
@@ -58,9 +59,9 @@ class PreferenceModule(LoRAFit):
         optimizer: OptimizerCallable,
         loss: PreferenceLoss,
         lora: LoRASettings = LoRASettings(),  # noqa: B008 (never changed)
-        warmup: float = 0.1,
-        reference_batch_rows: int = 16,
-        tolerance: float = 1e-2,
+        warmup: NonNegativeFloat = 0.1,
+        reference_batch_rows: PositiveInt = 16,
+        tolerance: PositiveFloat = 1e-2,
         margins: dict[str, Component] | None = None,
         forwards: Forwards = Forwards(),  # noqa: B008 (never changed)
     ) -> None:

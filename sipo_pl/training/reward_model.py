@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from sipo_pl.data.datamodules.scored_data import ScoredBatch
 from sipo_pl.engine.logprobs.response_logprobs import positions
 from sipo_pl.engine.models.text_limit import TextLimit, text_limit
+from sipo_pl.interop.numbers import NonNegativeFloat
 from sipo_pl.interop.pretrained import read_config, read_weights
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe
@@ -35,7 +36,7 @@ class RewardModel(Fit):
         warmup: share of the optimizer steps that warm up, before a cosine to zero
     """
 
-    def __init__(self, recipe: Recipe, optimizer: OptimizerCallable, warmup: float = 0.1) -> None:
+    def __init__(self, recipe: Recipe, optimizer: OptimizerCallable, warmup: NonNegativeFloat = 0.1) -> None:
         super().__init__(recipe, optimizer, warmup)
         count = len(recipe.objectives)
         self.model: PreTrainedModel | None = None

@@ -12,6 +12,7 @@ from torch import Tensor
 from sipo_pl.data.datamodules.sft_data import SFTBatch
 from sipo_pl.engine.logprobs.token_budget import forwards_of
 from sipo_pl.engine.models.merge import merge_adapter
+from sipo_pl.interop.numbers import NonNegativeFloat
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.text.templates import Encoded
 from sipo_pl.training.lora_fit import Forwards, LoRAFit, LoRASettings
@@ -37,7 +38,7 @@ class SFT(LoRAFit):
         recipe: Recipe,
         optimizer: OptimizerCallable,
         lora: LoRASettings = LoRASettings(),  # noqa: B008 (never changed)
-        warmup: float = 0.1,
+        warmup: NonNegativeFloat = 0.1,
         forwards: Forwards = Forwards(),  # noqa: B008 (never changed)
     ) -> None:
         super().__init__(recipe, optimizer, lora, warmup, forwards)

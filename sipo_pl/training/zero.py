@@ -12,6 +12,7 @@ from torch.nn import Module
 
 from sipo_pl.engine.models.zero3 import gathered
 from sipo_pl.interop.deepspeed import drop_prefetched
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.storage.files import remove
 from sipo_pl.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
@@ -55,8 +56,8 @@ class ZeRO(DeepSpeedStrategy):
     def __init__(
         self,
         exclude_frozen_parameters: bool = True,
-        reduce_bucket_size: int = BUCKET,
-        allgather_bucket_size: int = BUCKET,
+        reduce_bucket_size: PositiveInt = BUCKET,
+        allgather_bucket_size: PositiveInt = BUCKET,
         **options: Any,
     ) -> None:
         super().__init__(

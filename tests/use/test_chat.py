@@ -129,7 +129,7 @@ def test_a_conversation_that_is_too_long_says_so(conversation: Conversation) -> 
         ((), "names none; give one for each of ('kind', 'short')"),
         (("--weights", "0.9,0.9"), "they sum to 1.8, not 1"),
         (("--weights", "0.5,0.5", "--max_length", "9999"), "more than the model's context of 2048"),
-        (("--weights", "0.5,0.5", "--temperature", "-1"), "decoding.temperature: -1 is not in [0, inf)"),
+        (("--weights", "0.5,0.5", "--temperature", "-1"), "--temperature: expected a number >=0, found -1"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_talk(

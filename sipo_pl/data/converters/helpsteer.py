@@ -19,6 +19,7 @@ from sipo_pl.data.converters.base import (
 )
 from sipo_pl.data.readers import Located
 from sipo_pl.data.rows import PairRow
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import SettingError, UserError
 from sipo_pl.recipe.recipe import Objective
 from sipo_pl.text.prompt import Prompt, prompt_id
@@ -59,7 +60,7 @@ class HelpSteer(Converter):
         response: str = "response",
         score_range: Sequence[float] | None = None,
         sums: Mapping[str, Sequence[str]] | None = None,
-        max_pairs: int | None = None,
+        max_pairs: PositiveInt | None = None,
     ) -> None:
         if max_pairs is not None and (isinstance(max_pairs, bool) or not isinstance(max_pairs, int) or max_pairs < 1):
             raise SettingError("max_pairs", f"expected a number from 1 on, found {max_pairs!r}")

@@ -9,6 +9,7 @@ from sipo_pl.data.converters.base import Converted
 from sipo_pl.data.converters.helpsteer import HelpSteer
 from sipo_pl.data.readers import Located
 from sipo_pl.data.rows import PairRow, PromptRow
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.recipe import Objective
 from sipo_pl.text.prompt import Prompt
@@ -37,7 +38,7 @@ class HelpSteer2(HelpSteer):
         response: str = "response",
         score_range: Sequence[float] | None = (0, 4),
         sums: Mapping[str, Sequence[str]] | None = None,
-        max_pairs: int | None = None,
+        max_pairs: PositiveInt | None = None,
     ) -> None:
         if turns not in _KINDS:
             raise UsageError(f"data.converter.init_args.turns: expected {' or '.join(_KINDS)}, found {turns!r}")

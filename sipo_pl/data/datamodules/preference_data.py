@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 
 from sipo_pl.data.loader import FrozenValues, PairLoader, RowKey, TrainingPair
 from sipo_pl.data.preference import Select, mask_prompt, preference_pairs, realignment_pairs, unique_rows, unique_texts
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.inputs import stage_input
 from sipo_pl.recipe.recipe import Recipe
@@ -52,9 +52,9 @@ class PreferenceData(LightningDataModule):
         objective: str,
         source: PairSource = PREPARED,
         select: Select = "own",
-        micro_batch_size: int = 1,
-        eval_batch_size: int = 6,
-        max_length: int = 512,
+        micro_batch_size: PositiveInt = 1,
+        eval_batch_size: PositiveInt = 6,
+        max_length: PositiveInt = 512,
         max_pairs: PositiveInt | None = None,
         max_validation_pairs: PositiveInt | None = None,
     ) -> None:

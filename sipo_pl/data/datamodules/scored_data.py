@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from sipo_pl.data.step_loader import StepLoader
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.json_lines import read_jsonl
@@ -84,9 +85,9 @@ class ScoredData(LightningDataModule):
         self,
         recipe: Recipe,
         template: str | None = None,
-        micro_batch_size: int = 4,
-        eval_batch_size: int = 16,
-        max_length: int = 512,
+        micro_batch_size: PositiveInt = 4,
+        eval_batch_size: PositiveInt = 16,
+        max_length: PositiveInt = 512,
     ) -> None:
         super().__init__()
         self.recipe, self.template = recipe, TextTemplate(template, "data.template") if template else None

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 
 from sipo_pl.data.rows import SFTRow
 from sipo_pl.data.step_loader import StepLoader
+from sipo_pl.interop.numbers import OpenShare, PositiveInt
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.json_lines import read_jsonl
@@ -138,10 +139,10 @@ class SFTData(LightningDataModule):
         self,
         recipe: Recipe,
         responses: Responses = "both",
-        micro_batch_size: int = 4,
-        eval_batch_size: int = 8,
-        max_length: int = 512,
-        validation_share: float = 0.02,
+        micro_batch_size: PositiveInt = 4,
+        eval_batch_size: PositiveInt = 8,
+        max_length: PositiveInt = 512,
+        validation_share: OpenShare = 0.02,
     ) -> None:
         super().__init__()
         if not 0 < validation_share < 1:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from lightning.pytorch import LightningDataModule
 
 from sipo_pl.data.units import unit_files, unit_path
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.storage.json_lines import read_jsonl
@@ -54,7 +55,7 @@ class UnitData(LightningDataModule):
         unit_prompts: prompts of a unit, of which a crash costs at most one
     """
 
-    def __init__(self, recipe: Recipe, unit_prompts: int = 16) -> None:
+    def __init__(self, recipe: Recipe, unit_prompts: PositiveInt = 16) -> None:
         super().__init__()
         self.recipe, self.unit_prompts = recipe, unit_prompts
         self.stopping = Stopping(recipe.layout.run_dir)

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from sipo_pl.interop.numbers import NonNegativeFloat, PositiveInt, PositiveShare
 from sipo_pl.messages.errors import UserError
 
 FinishReason = Literal["eos", "length"]
@@ -23,12 +24,12 @@ class Decoding:
         batch_rows: rows decoded at once, each beam a row; none is as many as a GPU has memory for, and 64 on a CPU
     """
 
-    temperature: float = 0.0
-    top_p: float = 1.0
-    beams: int = 1
-    max_length: int = 512
-    max_new_tokens: int | None = None
-    batch_rows: int | None = 64
+    temperature: NonNegativeFloat = 0.0
+    top_p: PositiveShare = 1.0
+    beams: PositiveInt = 1
+    max_length: PositiveInt = 512
+    max_new_tokens: PositiveInt | None = None
+    batch_rows: PositiveInt | None = 64
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sipo_pl.interop.numbers import OpenShare
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.divergences.base import Divergence, bounded_exp
 from sipo_pl.method.fusion import fuse_alpha
@@ -18,7 +19,7 @@ class Alpha(Divergence):
         alpha: order, between 0 and 1
     """
 
-    alpha: float = 0.5
+    alpha: OpenShare = 0.5
 
     def __post_init__(self) -> None:
         if not (0 < self.alpha < 1 and math.isfinite(self.alpha)):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sipo_pl.interop.numbers import NonNegativeFloat
 from sipo_pl.method.divergences import Divergence
 from sipo_pl.method.losses.base import (
     REVERSE_KL,
@@ -76,7 +77,7 @@ class DPOWithNLL(PreferenceLoss):
         kind: sigmoid for the log-sigmoid of the margin of rewards, hinge for its distance below one
     """
 
-    alpha: float = 0.1
+    alpha: NonNegativeFloat = 0.1
     kind: LossKind = "sigmoid"
 
     def __call__(self, logps: PairLogps, context: LossContext) -> LossOutput:

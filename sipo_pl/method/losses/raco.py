@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sipo_pl.interop.numbers import PositiveFloat, ShareBelowOne
 from sipo_pl.messages.errors import UsageError
 from sipo_pl.method.losses.base import LossContext, LossOutput, PairLogps, implicit_reward
 from sipo_pl.method.losses.weighted import WeightedLoss, dpo_lw_loss, objective_losses
@@ -113,8 +114,8 @@ class RACO(WeightedLoss):
         beta: scale of the implicit reward in this loss; the recipe's where not given, the released code's is 0.2
     """
 
-    c: float = 0.4
-    beta: float | None = None
+    c: ShareBelowOne = 0.4
+    beta: PositiveFloat | None = None
 
     def check(self, context: LossContext) -> None:
         super().check(context)

@@ -9,9 +9,9 @@ from typing import Any, get_args, get_origin
 
 import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt
 
 from sipo_pl.interop.jsonargparse import parser_options
+from sipo_pl.interop.numbers import PositiveInt
 from sipo_pl.messages.errors import SettingError, UsageError
 from sipo_pl.recipe.checks import check_recipe
 from sipo_pl.recipe.config.errors import explain, find_place

@@ -103,7 +103,7 @@ def _readable(kinds: str) -> tuple[str, list[str]]:
     """Return a type of Python in words, and the values that it lists."""
     choices = [word.strip() for group in LITERAL.findall(kinds) for word in group.split(",")]
     kinds = LITERAL.sub("", kinds).replace(_SOURCE, "file")
-    names = re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>", kinds)
+    names = re.findall(r"<class '(?:[\w.]*\.)?([^']+)'>", kinds)
     names += re.findall(r"(?:list|dict|tuple)\[(?:[^\[\]]|\[[^\]]*\])*\]", kinds)
     words = ["null" if name == "NoneType" else name for name in names]
     listed = [f"one of {', '.join(choices)}"] if choices else []

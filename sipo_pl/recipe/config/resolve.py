@@ -15,12 +15,14 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from sipo_pl.messages.errors import SettingError, UsageError
 from sipo_pl.method.weights import parse_point, point_name
 from sipo_pl.recipe.components import import_class
 from sipo_pl.recipe.config.command_parser import build_parser, make_recipe, read_options
 from sipo_pl.recipe.config.errors import find_place
 from sipo_pl.recipe.config.files import RECIPE_FILE, find_config, has_file
 from sipo_pl.recipe.config.keys import check_config_files, check_stage
+from sipo_pl.recipe.config.trainer_arguments import check_trainer_arguments
 from sipo_pl.recipe.recipe import Recipe
 from sipo_pl.registry import DEFAULT_STAGE, SMALL_STAGES, STAGES, TRAINER_STAGES
 
@@ -100,6 +102,11 @@ def resolve(verb: str, arguments: Sequence[str]) -> Settings:
     parser = stage_parser(verb, stage)
     check_config_files(arguments, parser)
     values = read_options(parser, arguments)
+    if "trainer" in values:
+        try:
+            check_trainer_arguments(vars(values.trainer), verb)
+        except SettingError as error:
+            raise UsageError(f"{find_place(error.key, arguments)}: {error.problem}") from None
     recipe = make_recipe(values.recipe, lambda key: find_place(f"recipe.{key}", arguments))
     return Settings(verb, stage, values, recipe, parser)
 

@@ -104,7 +104,7 @@ def read_config(base_model: str) -> Mapping[str, Any]:
             raise UserError(f"base_model {base_model!r}: no model here (config.json is missing)")
         found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
-    from sipo_pl.engine import pretrained
+    from sipo_pl.interop import pretrained
 
     return pretrained.read_config(name, f"base_model {base_model!r}").to_dict()
 
