@@ -97,7 +97,11 @@ def test_numbers_within_bounds() -> None:
         ("fit", ["--recipe.beta", ".nan"], "--recipe.beta: expected float, found '.nan'"),
         ("fit", ["--recipe.seed", "-1"], "--recipe.seed: expected a number >=0 and <4294967296, found -1"),
         ("fit", ["--recipe.rounds", "1000000"], "--recipe.rounds: expected a number >=1 and <=100, found 1000000"),
-        ("fit", ["--recipe.evaluate_weights.grid", "1e-7"], "grid: expected a number >=0.001 and <=0.5, found 1e-7"),
+        (
+            "fit",
+            ["--recipe.evaluate_weights.grid", "1e-7"],
+            "grid: expected a number >=0.001 and <=0.5 or null, found '1e-07'",
+        ),
         ("fit", ["--model.lora.r", "0"], "--model.lora.r: expected a number >0, found 0"),
         ("fit", ["--data.micro_batch_size", "0"], "--data.micro_batch_size: expected a number >0, found 0"),
         ("fit", ["--saving.save_every", "0"], "--saving.save_every: expected a number >0, found 0"),

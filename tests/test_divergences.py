@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from sipo_pl.messages.errors import UsageError, UserError
+from sipo_pl.messages.errors import UsageError
 from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
 from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.divergence import recipe_divergence
@@ -60,13 +60,13 @@ def test_the_unscaled_alpha_lacks_one_factor_and_rewards_alike() -> None:
         ({"class_path": "sipo_pl.method.divergences.ReverseKL", "init_args": {"alpha": 1}}, UsageError, "init_args"),
         (
             {"class_path": "sipo_pl.method.divergences.Alpha", "init_args": {"alpha": 1.0}},
-            UserError,
-            r"1 is not in \(0, 1\)",
+            UsageError,
+            r"alpha: expected a number >0 and <1, found 1\.0",
         ),
         (
             {"class_path": "sipo_pl.method.divergences.Alpha", "init_args": {"alpha": math.nan}},
-            UserError,
-            "nan is not in",
+            UsageError,
+            "alpha: expected a number >0 and <1, found nan",
         ),
     ],
 )

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from sipo_pl.interop.numbers import PositiveInt
+from sipo_pl.interop.numbers import NonNegativeInt, PositiveInt
 from sipo_pl.messages.errors import UsageError, UserError
 from sipo_pl.method.weights import parse_point
 
@@ -21,7 +21,7 @@ def export(
     divergence: str | None = None,
     base_name: str | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
-    prompts: PositiveInt = 32,
+    prompts: NonNegativeInt = 32,
     max_new_tokens: PositiveInt = 64,
     push_to_hub: str | None = None,
     public: bool = False,

@@ -5,6 +5,7 @@ What a parser makes of them are plain numbers. Type checkers see int and float.
 
 import math
 import operator
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -51,6 +52,11 @@ def bounded_type(annotation: Any) -> Any:
     return next((one for one in (annotation, *get_args(annotation)) if hasattr(one, "read")), None)
 
 
+def in_words(name: str) -> str:
+    """Return the name of a bounded type as it reads in a message, such as `a number >0`; another name as it is."""
+    return re.sub(r"^(?:int|float) ?(?=[<>])", "a number ", name)
+
+
 def problem_of(annotation: Any, value: object) -> str | None:
     """Return what is wrong with a number that an argument of a class is given; None where nothing is."""
     kind = bounded_type(annotation)
@@ -59,11 +65,11 @@ def problem_of(annotation: Any, value: object) -> str | None:
     if isinstance(value, str) and str in get_args(annotation):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"expected {kind.__name__}, found {value!r}"
+        return f"expected {in_words(kind.__name__)}, found {value!r}"
     try:
         kind.read(value)
     except ValueError:
-        return f"expected {kind.__name__}, found {value!r}"
+        return f"expected {in_words(kind.__name__)}, found {value!r}"
     return None
 
 

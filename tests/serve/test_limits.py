@@ -149,13 +149,13 @@ def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(command: Command,
     ("words", "said"),
     [
         (("--weights", "0.9,0.9"), "they sum to 1.8, not 1"),
-        (("--slots", "0"), "slots: 0 is less than 1"),
-        (("--timeout", "0"), "timeout: 0 is no number of seconds above zero"),
+        (("--slots", "0"), "--slots: expected a number >0, found 0"),
+        (("--timeout", "0"), "--timeout: expected a number >0, found 0"),
         (("--max_length", "99999"), "more than the model's context of 2048"),
-        (("--temperature", "-1"), "decoding.temperature: -1"),
+        (("--temperature", "-1"), "--temperature: expected a number >=0, found -1"),
         (("--name", "a@b"), "'a@b' cannot be a model's name"),
         (("--api_key_file", "nowhere"), "nowhere: no file of keys"),
-        (("--port", "99999"), "cannot listen there"),
+        (("--port", "99999"), "--port: expected a number >=0 and <65536, found 99999"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -166,7 +166,7 @@ def test_wrong_options_are_said(command: Command, endless: Path, words: tuple[st
 
 
 def test_missing_packages_are_named_with_the_extra(endless: Path) -> None:
-    program = "import sys; sys.modules['uvicorn'] = None; from sipo_pl import cli; sys.exit(cli.main())"
+    program = "import sys; sys.modules['uvicorn'] = None; from sipo_pl.cli.main import main; sys.exit(main())"
     words = [sys.executable, "-c", program, "serve", "--model", str(endless)]
     found = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
     assert found.returncode == 1

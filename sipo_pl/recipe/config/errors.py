@@ -20,6 +20,7 @@ from sipo_pl.interop.jsonargparse import (
     UNKNOWN,
     VALUE,
 )
+from sipo_pl.interop.numbers import in_words
 from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.config.files import entries, find_config, named_in
 
@@ -105,7 +106,7 @@ def _readable(kinds: str) -> tuple[str, list[str]]:
     kinds = LITERAL.sub("", kinds).replace(_SOURCE, "file")
     names = re.findall(r"<class '(?:[\w.]*\.)?([^']+)'>", kinds)
     names += re.findall(r"(?:list|dict|tuple)\[(?:[^\[\]]|\[[^\]]*\])*\]", kinds)
-    words = ["null" if name == "NoneType" else name for name in names]
+    words = ["null" if name == "NoneType" else in_words(name) for name in names]
     listed = [f"one of {', '.join(choices)}"] if choices else []
     return " or ".join([*listed, *words]) or kinds.strip("[] "), [choice.strip("'") for choice in choices]
 
