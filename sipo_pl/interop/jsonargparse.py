@@ -167,9 +167,9 @@ def dump_yaml(values: Any) -> str:
 
 def _mend() -> None:
     set_dumper("yaml", dump_yaml)
-    action: Any = _typehints.ActionTypeHint
-    action._check_type, action.__call__ = _check_type, _call_option
-    _typehints.adapt_typehints = _adapt_value
+    module: Any = _typehints
+    module.ActionTypeHint._check_type, module.ActionTypeHint.__call__ = _check_type, _call_option
+    module.adapt_typehints = _adapt_value
 
 
 _mend()

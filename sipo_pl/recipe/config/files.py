@@ -178,7 +178,7 @@ def _compose(path: Path) -> yaml.MappingNode | None:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         _check_size(node, path)
     except RecursionError:
-        raise UsageError(f"{path}: values stand more than {DEEPEST} deep in one another") from None
+        raise _too_deep(path, None) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     except yaml.MarkedYAMLError as error:
@@ -200,7 +200,7 @@ def _check_depth(text: str, path: Path) -> None:
         for event in yaml.parse(text, Loader=_Quick):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise _too_deep(path, event)
+                raise _too_deep(path, event.start_mark)
 
 
 def _check_size(root: yaml.Node | None, path: Path) -> None:
@@ -210,7 +210,7 @@ def _check_size(root: yaml.Node | None, path: Path) -> None:
         node, depth = waiting.pop()
         count += 1
         if depth > DEEPEST:
-            raise _too_deep(path, node)
+            raise _too_deep(path, node.start_mark)
         if count > MOST_NODES:
             place = f"{path}:{node.start_mark.line + 1}"
             raise UsageError(f"{place}: more than {MOST_NODES} values, where an alias counts as all that it stands for")
@@ -220,5 +220,6 @@ def _check_size(root: yaml.Node | None, path: Path) -> None:
             waiting += [(one, depth + 1) for one in node.value]
 
 
-def _too_deep(path: Path, found: yaml.Node | yaml.Event) -> UsageError:
-    return UsageError(f"{path}:{found.start_mark.line + 1}: values stand more than {DEEPEST} deep in one another")
+def _too_deep(path: Path, mark: Any) -> UsageError:
+    place = f"{path}:{mark.line + 1}" if mark else f"{path}"  # a `Mark` of YAML, which C has as a type of its own
+    return UsageError(f"{place}: values stand more than {DEEPEST} deep in one another")
