@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import yaml
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from sipo_pl.interop.jsonargparse import dump_yaml
 from sipo_pl.interop.lightning import PlainCLI
 from sipo_pl.messages import logs
 from sipo_pl.recipe.config.resolve import Settings, resolve
@@ -71,7 +71,7 @@ class StageCLI(PlainCLI):
             config["logger"] = False
         if self.run.complete or evaluation:
             return Trainer(**config)
-        self.run.write_config(yaml.safe_dump(resolved, sort_keys=False))
+        self.run.write_config(dump_yaml(resolved))
         user_callbacks = self.config_init.get("trainer.callbacks") or []
         if self.verb == "fit":
             config["callbacks"] = [*user_callbacks, *self.run.fit_callbacks(self.config_init.saving)]

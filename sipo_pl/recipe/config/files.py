@@ -20,6 +20,21 @@ RECIPE_FILE = "recipe.yaml"
 SHIPPED = Path(str(resources.files("sipo_pl.configs")))
 
 
+_Quick = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LARGEST = 2**18  # bytes of a config file; a long recipe has a tenth of it
+MOST_NODES, DEEPEST = 50_000, 50  # of a config file's values, each alias counted as all that it stands for
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads a date as the text that it is, as the parser of options does."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [one for one in found if one[0] != "tag:yaml.org,2002:timestamp"]
+    for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 class Entry(NamedTuple):
     """A key of a config file.
 
@@ -71,6 +86,8 @@ def _stands_for_defaults(path: Path) -> bool:
 def read_text(path: Path) -> str:
     """Return the text of a config file that `find_config` found: of a stage's that is missing, its name and recipe."""
     if path.is_file():
+        if (size := path.stat().st_size) > LARGEST:
+            raise UsageError(f"{path}: {size} bytes; a config file has at most {LARGEST}")
         return path.read_text(encoding="utf-8")
     return yaml.safe_dump({"stage": path.stem, "recipe": RECIPE_FILE})
 
@@ -102,30 +119,31 @@ def named_in(arguments: Sequence[str]) -> Named:
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; UsageError names file, line and column of a fault."""
     _compose(path)
-    value = yaml.safe_load(read_text(path))
+    value = yaml.load(read_text(path), _Loader)
     return {} if value is None else value
 
 
-def entries(path: Path, group: str = "") -> Iterator[Entry]:
+def entries(path: Path, group: str = "", above: tuple[Path, ...] = ()) -> Iterator[Entry]:
     """Yield the keys of a YAML file and, as they come, of the mappings under them and of the files that those name.
 
     Args:
         path: the file.
         group: dotted key under which another file names this one; empty where none does.
+        above: the files that name this one, from the first on.
 
     Raises:
-        UsageError: not YAML, not a mapping, or a group's file that is missing.
+        UsageError: not YAML, not a mapping, or a group's file that is missing or that names one above.
     """
     root = _compose(path)
     if root is not None:
-        yield from _below(root, path, "", f"{group}." if group else "")
+        yield from _below(root, path, "", f"{group}." if group else "", (*above, path.resolve()))
 
 
-def _below(node: yaml.MappingNode, path: Path, shown: str, group: str) -> Iterator[Entry]:
+def _below(node: yaml.MappingNode, path: Path, shown: str, group: str, above: tuple[Path, ...]) -> Iterator[Entry]:
     lines: dict[str, int] = {}
     for key_node, value in node.value:
         if key_node.value == "<<" and isinstance(value, yaml.MappingNode):  # YAML's merge: its keys stand here
-            yield from _below(value, path, shown, group)
+            yield from _below(value, path, shown, group, above)
             continue
         name, line = f"{shown}{key_node.value}", key_node.start_mark.line + 1
         if name in lines:
@@ -134,9 +152,11 @@ def _below(node: yaml.MappingNode, path: Path, shown: str, group: str) -> Iterat
         entry = Entry(f"{group}{name}", name, f"{path}:{line}", path, value)
         yield entry
         if isinstance(value, yaml.MappingNode):
-            yield from _below(value, path, f"{name}.", group)
+            yield from _below(value, path, f"{name}.", group, above)
         elif file := included(entry):
-            yield from entries(file, entry.key)
+            if file.resolve() in above:
+                raise UsageError(f"{entry.place}: {entry.shown}: {str(file)!r} names itself, or a file that names it")
+            yield from entries(file, entry.key, above)
 
 
 def included(entry: Entry) -> Path | None:
@@ -153,7 +173,12 @@ def included(entry: Entry) -> Path | None:
 
 def _compose(path: Path) -> yaml.MappingNode | None:
     try:
-        node = yaml.compose(read_text(path), Loader=yaml.SafeLoader)
+        text = read_text(path)
+        _check_depth(text, path)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_size(node, path)
+    except RecursionError:
+        raise _too_deep(path, None) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     except yaml.MarkedYAMLError as error:
@@ -166,3 +191,35 @@ def _compose(path: Path) -> yaml.MappingNode | None:
         kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
         raise UsageError(f"{path}: expected keys and values, found {kind}")
     return node
+
+
+def _check_depth(text: str, path: Path) -> None:
+    """Raise UsageError for values that stand too deep in one another, before the parser takes minutes over them."""
+    depth = 0
+    with suppress(yaml.YAMLError):  # of which the parser speaks
+        for event in yaml.parse(text, Loader=_Quick):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise _too_deep(path, event.start_mark)
+
+
+def _check_size(root: yaml.Node | None, path: Path) -> None:
+    """Raise UsageError for values that are too many or too deep by aliases, such as one that stands within itself."""
+    waiting, count = [(root, 1)] if root is not None else [], 0
+    while waiting:
+        node, depth = waiting.pop()
+        count += 1
+        if depth > DEEPEST:
+            raise _too_deep(path, node.start_mark)
+        if count > MOST_NODES:
+            place = f"{path}:{node.start_mark.line + 1}"
+            raise UsageError(f"{place}: more than {MOST_NODES} values, where an alias counts as all that it stands for")
+        if isinstance(node, yaml.MappingNode):
+            waiting += [(one, depth + 1) for pair in node.value for one in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(one, depth + 1) for one in node.value]
+
+
+def _too_deep(path: Path, mark: Any) -> UsageError:
+    place = f"{path}:{mark.line + 1}" if mark else f"{path}"  # a `Mark` of YAML, which C has as a type of its own
+    return UsageError(f"{place}: values stand more than {DEEPEST} deep in one another")

@@ -1,14 +1,13 @@
 """Settings given to a run as a whole, handed on to its stages as options of their commands."""
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import yaml
 
-from sipo_pl.interop.jsonargparse import parser_options
+from sipo_pl.interop.jsonargparse import as_free_option, as_option, as_yaml, parser_options
 from sipo_pl.messages.errors import UsageError, nearest
 from sipo_pl.recipe.config.command_parser import make_recipe, recipe_parser
 from sipo_pl.recipe.config.errors import explain, find_place
@@ -19,6 +18,10 @@ from sipo_pl.registry import SMALL_STAGES, TRAINER_STAGES
 
 RECIPE = "recipe"
 BY_OBJECTIVE = ("data.train", "data.validation", "data.test")  # a mapping of these is one value
+
+
+class _Written(str):
+    """The value of a setting as the command line has it; the parser, which knows the type of the key, reads it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Overrides:
             if not equals or not rest:
                 raise UsageError(f"--set {setting!r}: expected STAGE.KEY=VALUE, such as align.model.lora.r=8")
             _check_target(target, f"--set {setting!r}")
-            found.append((target, rest, yaml.safe_load(text)))
+            found.append((target, rest, _Written(text)))
         if limit is not None:
             found.append((RECIPE, "limit", limit))
         return cls(tuple((target, key, _whole(target, key, value)) for target, key, value in found))
@@ -62,14 +65,19 @@ class Overrides:
         words = []
         for target, key, value in self.values:
             if target == RECIPE:
-                words += [f"--recipe.{key}", _as_text(value)]
+                words += _option(f"--recipe.{key}", value, is_free=_in_component(key))
             elif target == stage:
-                words += [f"--{key}", _as_text(value)]
+                words += _option(f"--{key}", value)
         return words
 
     def recipe_options(self) -> list[str]:
         """Return the options of a parser of the recipe alone."""
-        return [word for t, key, value in self.values if t == RECIPE for word in (f"--{key}", _as_text(value))]
+        return [
+            word
+            for t, key, value in self.values
+            if t == RECIPE
+            for word in _option(f"--{key}", value, _in_component(key))
+        ]
 
 
 def parse_recipe(name: str, overrides: Overrides) -> Recipe:
@@ -107,11 +115,27 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 def _whole(target: str, key: str, value: Any) -> Any:
     """Return objectives with all of their fields: what one lacks would be taken from the recipe's in the same place."""
-    if (target, key) != (RECIPE, "objectives") or not isinstance(value, list):
+    if (target, key) != (RECIPE, "objectives"):
+        return value
+    if isinstance(value, _Written):
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {target}.{key}: not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(value, list):
         return value
     unset = {one.name: one.default for one in fields(Objective) if one.default is not MISSING}
     return [unset | one if isinstance(one, dict) else one for one in value]
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _in_component(key: str) -> bool:
+    """Return whether a key of the recipe is an argument of a component, whose type the parser does not know."""
+    return ".init_args." in key
+
+
+def _option(name: str, value: Any, is_free: bool = False) -> list[str]:
+    """Return the words of an option which the parser reads as the value."""
+    text = str(value) if isinstance(value, str) else as_yaml(value)  # the parser takes a `str` alone for a text
+    if isinstance(value, str) and not isinstance(value, _Written):
+        text = as_free_option(value) if is_free else as_option(value)
+    return [f"{name}={text}"] if text.startswith("-") else [name, text]
