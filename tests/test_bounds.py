@@ -81,7 +81,7 @@ def test_every_number_has_bounds() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "x", math.nan, math.inf, None])
 def test_what_is_no_positive_whole_number(value: object) -> None:
-    assert problem_of(PositiveInt, value) == f"expected int>0, found {value!r}"
+    assert problem_of(PositiveInt, value) == f"expected a number >0, found {value!r}"
 
 
 def test_numbers_within_bounds() -> None:
@@ -139,7 +139,7 @@ def test_settings_are_plain_numbers(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_numbers_of_components_have_bounds() -> None:
     component = {"class_path": "sipo_pl.method.divergences.Alpha", "init_args": {"alpha": 2}}
-    with pytest.raises(UsageError, match=r"divergence\.init_args\.alpha: expected float>0 and <1, found 2"):
+    with pytest.raises(UsageError, match=r"divergence\.init_args\.alpha: expected a number >0 and <1, found 2"):
         instantiate(component, Divergence, "divergence")
 
 
