@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from benchmarks.tradeoff import FORMULAS
 from sipo_pl.data.units import read_units
 from sipo_pl.messages.errors import UserError
-from sipo_pl.metrics.bootstrap import LEVEL
 from sipo_pl.metrics.hypervolume import Frame, hypervolume
+from sipo_pl.metrics.intervals import LEVEL
 from sipo_pl.recipe.recipe import RunLayout
 from sipo_pl.report.comparison.answers import Answers, read_answers, rewards_by_method
 from sipo_pl.report.comparison.ruler import ruler

@@ -1,7 +1,8 @@
 """The numbers of a report: plain JSON values, the same bytes for the same rows.
 
-Intervals are 95 % bootstrap intervals over prompts, as ``{"estimate", "low", "high"}``. Each draws with a fresh
-generator of the same seed, so that none depends on what else is computed.
+Intervals are 95 % intervals over prompts, as ``{"estimate", "low", "high"}``: of means by Student's t with a correction
+for skewness, of the hypervolume by a bootstrap. Each draws with a fresh generator of the same seed, so that none
+depends on what else is computed.
 """
 
 import itertools
@@ -13,16 +14,10 @@ from numpy.typing import NDArray
 
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.weights import corners, point_name
-from sipo_pl.metrics.bootstrap import (
-    LEVEL,
-    Interval,
-    mean_difference,
-    mean_interval,
-    paired_bootstrap,
-    statistic_interval,
-)
+from sipo_pl.metrics.bootstrap import paired_bootstrap, statistic_interval
 from sipo_pl.metrics.front import pareto_front
 from sipo_pl.metrics.hypervolume import fixed_frame, hypervolume
+from sipo_pl.metrics.intervals import LEVEL, Interval, mean_difference, mean_interval
 from sipo_pl.report.cells import BASE, ROUND, Cell, Cells
 
 SAME_LENGTH = 0.2
@@ -71,7 +66,7 @@ class _Summary:
                 "phase": phase,
                 "point": point,
                 "prompts": len(cell.rewards),
-                "mean": self._by_objective(mean_interval(cell.rewards, self._rng(), resamples=self.resamples)),
+                "mean": self._by_objective(mean_interval(cell.rewards)),
                 "words": _round(cell.words.mean()),
                 "finished": _round(cell.finished),
                 "collapsed": _round(cell.collapsed),
@@ -162,7 +157,7 @@ class _Summary:
         return self.cells.rewards(phase, self.cells.points(phase)).mean(axis=0)
 
     def _difference(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> dict[str, Any]:
-        return self._by_objective(mean_difference(before, after, self._rng(), resamples=self.resamples))
+        return self._by_objective(mean_difference(before, after))
 
     def _by_objective(self, interval: Interval) -> dict[str, Any]:
         return {name: _entry(*ends) for name, ends in zip(self.cells.objectives, np.stack(interval, -1), strict=True)}

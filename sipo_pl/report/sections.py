@@ -31,7 +31,7 @@ def fronts(metrics: RunMetrics, pictures: Mapping[str, Path]) -> Iterable[str]:
     level, prompts = metrics["bootstrap"]["level"], metrics["prompts"]
     caption = (
         f"Mean rewards over {prompts} test prompts; up and right is better. Labels are weights in the order "
-        f"{', '.join(names)}; thin bars are {level:.0%} bootstrap intervals over prompts.{few_panels(names)}"
+        f"{', '.join(names)}; thin bars are {level:.0%} intervals over prompts.{few_panels(names)}"
     )
     yield element("h2", "Fronts")
     yield picture(pictures["pareto"], "Fronts before and after re-alignment", caption, single=len(names) == 2)

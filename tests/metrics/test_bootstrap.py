@@ -1,37 +1,24 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 
-from sipo_pl.metrics.bootstrap import (
-    joint_bootstrap,
-    mean_difference,
-    mean_interval,
-    paired_bootstrap,
-    statistic_interval,
-)
+from sipo_pl.metrics.bootstrap import joint_bootstrap, paired_bootstrap, statistic_interval
 from sipo_pl.metrics.hypervolume import hypervolume
+
+Noise = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]  # noise around 0 of that shape
+
+
+def normal(source: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return source.normal(size=shape)
+
+
+def skewed(source: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return source.exponential(size=shape) - 1
 
 
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
-
-
-def test_mean_interval_is_that_of_the_normal_law() -> None:
-    values = np.random.default_rng(0).normal(size=(400, 3, 2)) + 5
-    found = mean_interval(values, rng())
-    error = 1.96 * values.std(axis=0) / 20
-    assert found.estimate == pytest.approx(values.mean(axis=0))
-    assert found.low == pytest.approx(values.mean(axis=0) - error, abs=0.02)
-    assert found.high == pytest.approx(values.mean(axis=0) + error, abs=0.02)
-
-
-def test_pairing_takes_out_what_prompts_share() -> None:
-    hardness = np.random.default_rng(0).normal(size=100) * 10
-    found = mean_difference(hardness, hardness + 0.5, rng())
-    assert (found.low, found.estimate, found.high) == pytest.approx((0.5, 0.5, 0.5))
-    with pytest.raises(ValueError, match="not paired"):
-        mean_difference(hardness, hardness[1:], rng())
 
 
 def test_paired_bootstrap_of_hypervolume() -> None:
@@ -60,24 +47,16 @@ def test_no_change_is_no_change() -> None:
     assert tuple(found.change) == (0, 0, 0)
 
 
-def test_a_mean_is_covered_as_often_as_the_level_says() -> None:
-    draws = np.random.default_rng(1)
-    covered = 0
-    for _ in range(200):
-        found = mean_interval(draws.normal(size=50), draws, resamples=200)
-        covered += bool(found.low <= 0 <= found.high)
-    assert 0.88 <= covered / 200 <= 0.99
-
-
 def test_the_seed_decides() -> None:
-    values = np.random.default_rng(0).normal(size=(30, 2))
-    assert np.array_equal(mean_interval(values, rng()), mean_interval(values, rng()))
-    assert not np.array_equal(mean_interval(values, rng()).low, mean_interval(values, np.random.default_rng(8)).low)
+    values = np.random.default_rng(0).normal(size=(30, 2, 2))
+    found = [statistic_interval(values, np.max, np.random.default_rng(seed), resamples=50) for seed in (7, 7, 8)]
+    assert found[0] == found[1]
+    assert found[0].low != found[2].low
 
 
 def test_refuses_what_cannot_be_drawn() -> None:
     with pytest.raises(ValueError, match="0 prompts"):
-        mean_interval(np.empty((0, 2)), rng())
+        statistic_interval(np.empty((0, 2, 2)), np.max, rng())
     with pytest.raises(ValueError, match="not paired"):
         paired_bootstrap(np.ones((3, 1, 2)), np.ones((2, 1, 2)), lambda means: 0.0, rng())
 
@@ -100,14 +79,40 @@ def test_the_joint_bootstrap_of_two_is_the_paired_one() -> None:
     assert not any(end.any() for end in found["a"][1])
 
 
-def test_paired_differences_are_covered_as_often_as_the_level_says() -> None:
-    source, covered, trials = np.random.default_rng(2), 0, 300
-    for _ in range(trials):
-        shared = source.normal(0.0, 3.0, (50, 1, 1))
-        a, b = (shared + shift + source.normal(0.0, 1.0, (50, 2, 2)) for shift in (3.0, 3.5))
-        means = joint_bootstrap({"a": a, "b": b}, grand_means, "a", source, resamples=200)["b"][1]
-        covered += means.low[0] <= 0.5 <= means.high[0]
-    assert 0.91 <= covered / trials <= 0.98  # 0.95, less what percentile intervals of 50 prompts lack
+@pytest.mark.parametrize("noise", [normal, skewed])
+def test_changes_of_hypervolume_are_covered_as_often_as_the_level_says(noise: Noise) -> None:
+    source, prompts, trials, shift = np.random.default_rng(2), 20, 1000, 0.3
+    front = np.array([[3.0, 1.0], [2.2, 2.2], [1.0, 3.0]])
+    shared = noise(source, (prompts, trials, 1, 2))
+    before, after = (front + by + shared + 0.5 * noise(source, (prompts, trials, 3, 2)) for by in (0.0, shift))
+
+    def areas(means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the hypervolume over 0 of each simulated run."""
+        return {name: staircase(points.reshape(trials, 3, 2)) for name, points in means.items()}
+
+    rewards = {"before": before.reshape(prompts, -1, 2), "after": after.reshape(prompts, -1, 2)}
+    change = joint_bootstrap(rewards, areas, "before", source, resamples=400)["after"][1]
+    truth = staircase((front + shift)[None]) - staircase(front[None])
+    # one standard error of the simulation is 0.7 points
+    assert np.mean((change.low <= truth) & (truth <= change.high)) == pytest.approx(0.95, abs=0.015)
+
+
+def staircase(points: np.ndarray) -> np.ndarray:
+    """Return the hypervolume over 0 of fronts of two objectives, (fronts, points, 2), as (fronts,)."""
+    order = np.argsort(-points[..., 0], axis=1)
+    x, y = (np.take_along_axis(np.maximum(points[..., axis], 0), order, axis=1) for axis in (0, 1))
+    return -(np.diff(x, axis=1, append=0) * np.maximum.accumulate(y, axis=1)).sum(axis=1)
+
+
+def test_the_staircase_is_the_hypervolume() -> None:
+    points = np.random.default_rng(0).normal(1, 1, (20, 4, 2))
+    assert staircase(points) == pytest.approx([hypervolume(front, [0.0, 0.0]) for front in points])
+
+
+def test_two_prompts_reach_as_far_as_their_draws() -> None:
+    values = np.array([0.0, 1.0]).reshape(2, 1, 1)
+    assert statistic_interval(values, np.max, rng(), resamples=100) == (0.5, 0.0, 1.0)
+    assert statistic_interval(values[1:], np.max, rng(), resamples=100) == (1.0, 1.0, 1.0)
 
 
 def test_methods_of_different_prompts_are_refused() -> None:

@@ -1,7 +1,8 @@
 """The numbers of a comparison: plain JSON values, the same bytes for the same rows.
 
-Intervals are 95 % bootstrap intervals over prompts, as ``{"estimate", "low", "high"}``; one draw of prompts serves all
-methods. A number that a method has none of is null, such as how its knob steers where it has no knob.
+Intervals are 95 % intervals over prompts, as ``{"estimate", "low", "high"}``: of mean rewards by Student's t with a
+correction for skewness, of all else by a bootstrap, whose draws of prompts serve all methods. A number that a method
+has none of is null, such as how its knob steers where it has no knob.
 """
 
 import math
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sipo_pl.method.weights import point_name
-from sipo_pl.metrics.bootstrap import LEVEL, Interval, joint_bootstrap, mean_difference, mean_interval
+from sipo_pl.metrics.bootstrap import joint_bootstrap
 from sipo_pl.metrics.hypervolume import hypervolume
+from sipo_pl.metrics.intervals import LEVEL, Interval, mean_difference, mean_interval
 from sipo_pl.metrics.spread import spread
 from sipo_pl.metrics.steering import inner_product, kendall_tau
 from sipo_pl.metrics.union import igd_plus, union_front, union_share
@@ -59,10 +61,7 @@ def summarise(
     rng = np.random.default_rng(seed)
     found = joint_bootstrap(rewards, statistics, against, rng, resamples=resamples)
     union = union_front([values.mean(axis=0) for values in rewards.values()])
-    points = [
-        _point(key, one, answers[BASELINE, ""], objectives, union, seed=seed, resamples=resamples)
-        for key, one in answers.items()
-    ]
+    points = [_point(key, one, answers[BASELINE, ""], objectives, union) for key, one in answers.items()]
     return {
         "objectives": list(objectives),
         "prompts": len(next(iter(answers.values())).rewards),
@@ -123,9 +122,6 @@ def _point(
     baseline: Answers,
     objectives: Sequence[str],
     union: Values,
-    *,
-    seed: int,
-    resamples: int,
 ) -> dict[str, Any]:
     def entries(interval: Interval) -> dict[str, Any]:
         return {name: _entry(*ends) for name, ends in zip(objectives, np.stack(interval, -1), strict=True)}
@@ -133,16 +129,14 @@ def _point(
     def means(rows: NDArray[np.bool_]) -> dict[str, Any] | None:
         if not rows.any():
             return None
-        return entries(mean_interval(one.rewards[rows], np.random.default_rng(seed), resamples=resamples))
+        return entries(mean_interval(one.rewards[rows]))
 
     alike = np.abs(one.words - baseline.words) <= SAME_LENGTH * np.maximum(one.words, baseline.words)
     return {
         "method": key[0],
         "point": key[1],
         "mean": means(np.ones_like(alike)),
-        "gain": entries(
-            mean_difference(baseline.rewards, one.rewards, np.random.default_rng(seed), resamples=resamples)
-        ),
+        "gain": entries(mean_difference(baseline.rewards, one.rewards)),
         "length_matched": means(alike),
         "length_matched_prompts": int(alike.sum()),
         **_means([one]),

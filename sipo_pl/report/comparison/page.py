@@ -72,7 +72,7 @@ def _fronts(metrics: RunMetrics, pictures: Mapping[str, Path]) -> Iterable[str]:
     yield element("h2", "Fronts")
     caption = (
         f"Mean rewards over {metrics['prompts']} test prompts at each weight; up and right is better. Thin bars are "
-        f"{metrics['bootstrap']['level']:.0%} bootstrap intervals over prompts.{few_panels(names)}"
+        f"{metrics['bootstrap']['level']:.0%} intervals over prompts.{few_panels(names)}"
     )
     yield picture(pictures["fronts"], "Fronts of all methods", caption, single=len(names) == 2)
     if "methods" in pictures:

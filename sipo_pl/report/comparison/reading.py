@@ -35,7 +35,7 @@ COST_TITLES = {
 STRENGTH_TITLES = {"trained_tokens": "training tokens", "kl": "KL from the base model"}
 MUCH_MORE = 1.2  # ratio from which a difference in training is named
 RESULTS_NOTE = (
-    "In brackets {level:.0%} bootstrap intervals over {prompts} test prompts; one draw of prompts serves all methods. "
+    "In brackets {level:.0%} intervals over {prompts} test prompts; one draw of prompts serves all methods. "
     "They speak of other prompts, not of another training seed. Larger is better, but for IGD+, where 0 is best. "
     "Kendall tau and spread are of methods that answer differently at each weight."
 )
