@@ -60,7 +60,7 @@ MUTANTS = (
     ),
     Mutant(
         "EOS in the mask of training",
-        "engine/logprobs/response_logprobs.py",
+        "text/token_batch.py",
         "real & (positions >= starts)",
         "real & (positions >= starts) & (positions < lengths - 1)",
         ("golden/test_training.py", "policies/test_logprobs.py"),
@@ -68,8 +68,8 @@ MUTANTS = (
     Mutant(
         "EOS in what is scored",
         "text/templates.py",
-        "return Encoded([*together, self.eos_id],",
-        "return Encoded([*together],",
+        "return Encoded([*ids, self.eos_id] if",
+        "return Encoded([*ids] if",
         ("golden/test_rewards.py", "golden/test_tokens.py", "data/test_templates.py"),
     ),
     Mutant(
