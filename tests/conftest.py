@@ -59,6 +59,20 @@ def _signals_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
+    """What the project's logger says within the test, each message once.
+
+    Newer versions of pytest listen to loggers that do not propagate, older ones to the root alone; a handler that is
+    added twice is called once.
+    """
+    log = logging.getLogger("sipo_pl")
+    monkeypatch.setattr(log, "propagate", False)
+    log.addHandler(caplog.handler)
+    yield caplog
+    log.removeHandler(caplog.handler)
+
+
+@pytest.fixture
 def aligned_folder(tmp_path: Path, talkative_model: Path, finished_run: Path) -> Path:
     """Folder of a recipe whose data is prepared, and whose first alignment is there."""
     write_recipe(tmp_path, talkative_model)

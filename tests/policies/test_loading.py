@@ -1,5 +1,4 @@
 import json
-import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -152,9 +151,8 @@ def test_any_byte_of_the_weights_changes_the_hash(tmp_path: Path) -> None:
 
 
 def test_a_converted_model_that_is_damaged_is_converted_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("sipo_pl").propagate = True
     package = tmp_path / "shipped_model"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -172,5 +170,5 @@ def test_a_converted_model_that_is_damaged_is_converted_anew(
     (folder / "model.safetensors").write_bytes(b"other")
     with pytest.raises(Exception, match=r"."):  # as this is no GGUF file
         resolve_base_model("package:shipped_model")
-    assert "model.safetensors: damaged or edited since it was written" in caplog.text
+    assert "model.safetensors: damaged or edited since it was written" in logged.text
     assert not folder.exists()

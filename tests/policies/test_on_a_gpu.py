@@ -157,19 +157,19 @@ def assert_alike(found: Sequence[Tensor], expected: Sequence[Tensor], share: flo
 
 @pytest.mark.parametrize("is_compiled", [False, True])
 def test_graphs_give_the_values_and_gradients_of_single_launches(
-    trained: LoRAStack, is_compiled: bool, caplog: pytest.LogCaptureFixture
+    trained: LoRAStack, is_compiled: bool, logged: pytest.LogCaptureFixture
 ) -> None:
     if is_compiled:
         compile_layers(trained.model)
     graphed, plain = ways_of(trained)
-    with caplog.at_level(logging.WARNING, "sipo_pl"):
+    with logged.at_level(logging.WARNING, "sipo_pl"):
         for rows in [*BATCHES, *BATCHES]:
             slopes = torch.linspace(-1, 2, len(rows), device=CUDA)
             found, expected = graphed(rows), plain(rows)
             torch.testing.assert_close(found, expected, rtol=5e-3, atol=0.1)
             gradients = [torch.autograd.grad((one * slopes).sum(), trained.trained) for one in (found, expected)]
             assert_alike(*gradients, share=0.05)
-    assert not caplog.records
+    assert not logged.records
     assert len(graphed.func._pairs) >= 3
 
 
@@ -220,7 +220,7 @@ def test_states_of_a_replayed_forward_last_for_one_backward_pass(trained: LoRASt
         twice.backward()
 
 
-def test_a_forward_that_asks_the_cpu_is_launched_as_ever(trained: LoRAStack, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forward_that_asks_the_cpu_is_launched_as_ever(trained: LoRAStack, logged: pytest.LogCaptureFixture) -> None:
     graphed, plain = ways_of(trained)
     expected = plain(BATCHES[0])
 
@@ -231,7 +231,7 @@ def test_a_forward_that_asks_the_cpu_is_launched_as_ever(trained: LoRAStack, cap
     for _ in range(2):
         torch.testing.assert_close(graphed(BATCHES[0]), expected)
     torch.autograd.grad(graphed(BATCHES[1]).sum(), trained.trained)
-    (record,) = caplog.records
+    (record,) = logged.records
     assert record.getMessage().startswith("forwards are not replayed as CUDA graphs")
 
 

@@ -172,11 +172,11 @@ def test_code_of_a_tokenizer_never_runs(folder: Path, tmp_path: Path, foreign: P
 
 
 def test_a_known_type_is_computed_by_transformers_own_class_and_that_is_said(
-    foreign: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    foreign: Path, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     model = load_base(str(change_config(foreign, model_type="llama")), "float32")
     assert type(model) is LlamaForCausalLM
-    assert "names code of its own, which is not run: LlamaForCausalLM computes it" in caplog.text
+    assert "names code of its own, which is not run: LlamaForCausalLM computes it" in logged.text
     assert not (tmp_path / "ran").exists()
 
 

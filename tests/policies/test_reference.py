@@ -1,4 +1,3 @@
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,9 +96,8 @@ def cut(text: str) -> str:
 
 @pytest.mark.parametrize("harm", [digit, cut, lambda text: "", lambda text: text.replace("row", "rwo", 1)])
 def test_a_damaged_file_is_said_removed_and_computed_anew(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: Callable[[str], str]
+    tmp_path: Path, logged: pytest.LogCaptureFixture, harm: Callable[[str], str]
 ) -> None:
-    logging.getLogger("sipo_pl").propagate = True
     cache = ReferenceCache(tmp_path, IDENTITY)
     cache.store(ROWS[:1], [-1.5])
     cache.store(ROWS[1:2], [-0.5])
@@ -108,8 +106,8 @@ def test_a_damaged_file_is_said_removed_and_computed_anew(
     again = ReferenceCache(tmp_path, IDENTITY)
     assert again.lookup(ROWS) == {row_key(ROWS[1]): -0.5}
     assert not shard.exists()
-    assert str(shard) in caplog.text
-    assert "computed anew" in caplog.text
+    assert str(shard) in logged.text
+    assert "computed anew" in logged.text
     again.store(ROWS[:1], [-1.5])
     assert again.lookup(ROWS[:1]) == {row_key(ROWS[0]): -1.5}
 

@@ -1,4 +1,3 @@
-import logging
 from pathlib import Path
 
 import pytest
@@ -70,19 +69,18 @@ def test_without_a_template_the_chat_template_is_used(tmp_path: Path) -> None:
 
 
 def test_texts_that_are_too_long_are_cut_in_front_and_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("sipo_pl"), "propagate", True)
     folder = make_classifier(tmp_path / "model")
     found = loaded(folder, max_length=11, template="{prompt}{response}").score([TextRow("abc", "defghijklmnop")] * 2)
     assert found == pytest.approx([by_hand(folder, ["ghijklmnop"])[0][0]] * 2, abs=1e-5)  # behind BOS
-    assert "2 of 2 texts are longer than 11 tokens and cut in front" in caplog.text
-    caplog.clear()
+    assert "2 of 2 texts are longer than 11 tokens and cut in front" in logged.text
+    logged.clear()
     loaded(folder).score([TextRow("x" * 300, "")])
-    assert "1 of 1 texts are longer than 256 tokens" in caplog.text  # the positions of the model
-    caplog.clear()
+    assert "1 of 1 texts are longer than 256 tokens" in logged.text  # the positions of the model
+    logged.clear()
     loaded(folder).score([TextRow("x" * 100, "")])
-    assert not caplog.text
+    assert not logged.text
 
 
 def test_no_rows_have_no_scores(tmp_path: Path) -> None:

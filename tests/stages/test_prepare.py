@@ -145,7 +145,7 @@ def _prompts(name: str, count: int) -> dict[str, list[tuple[int, int]]]:
 
 
 def test_prompts_of_other_splits_leave_train_with_a_warning(
-    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    recipe: Recipe, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     test = write(tmp_path / "test.jsonl", {"train3": [GOOD], "val0": [GOOD]})
     validation = write(tmp_path / "val.jsonl", {"train1": [GOOD, LONG, POOR], "val0": [GOOD, LONG]})
@@ -157,20 +157,20 @@ def test_prompts_of_other_splits_leave_train_with_a_warning(
         "pairs of prompts that validation holds": 1,
         "pairs of prompts that test holds": 1,
     }
-    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    warnings = [record.message for record in logged.records if record.levelno == logging.WARNING]
     assert "prepare: train: dropped 1 pairs of 1 prompts that validation holds" in warnings
     assert any("validation and test share 1 prompts" in warning for warning in warnings)
 
 
-def test_limit_keeps_a_few_rows_of_each_split(recipe: Recipe, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "sipo_pl")
+def test_limit_keeps_a_few_rows_of_each_split(recipe: Recipe, logged: pytest.LogCaptureFixture) -> None:
+    logged.set_level(logging.INFO, "sipo_pl")
     recipe = replace(recipe, limit=1)
     prepare(recipe)
     assert len(prompts(recipe, "train")) == len(prompts(recipe, "train_conflict")) == 1
     assert prompts(recipe, "validation") == ["val0"]
     assert len(prompts(recipe, "test")) == 1
     assert dropped(recipe)["validation"] == {"pairs over the limit of 1": 1}
-    assert "limit 1" in caplog.text
+    assert "limit 1" in logged.text
 
 
 def test_three_objectives(recipe: Recipe) -> None:
@@ -231,11 +231,11 @@ def test_other_raw_data_is_refused(recipe: Recipe) -> None:
         prepare(recipe)
 
 
-def test_no_conflict_is_a_warning(recipe: Recipe, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_conflict_is_a_warning(recipe: Recipe, logged: pytest.LogCaptureFixture) -> None:
     write(Path(recipe.data.train[0]), {f"train{i}": [GOOD, BOTH] for i in range(5)})
     prepare(recipe)
     assert prompts(recipe, "train_conflict") == []
-    assert "no pair of train conflicts" in caplog.text
+    assert "no pair of train conflicts" in logged.text
 
 
 def test_a_mended_file_needs_no_overwrite(recipe: Recipe) -> None:
@@ -411,12 +411,12 @@ def test_validation_is_drawn_from_train_in_the_order_of_a_permutation(recipe: Re
 
 
 def test_shared_prompts_stay_where_splits_need_not_be_kept_apart(
-    recipe: Recipe, caplog: pytest.LogCaptureFixture
+    recipe: Recipe, logged: pytest.LogCaptureFixture
 ) -> None:
     recipe = with_data(recipe, validation=recipe.data.train, test=recipe.data.validation, keep_apart=False)
     prepare(recipe)
     assert prompts(recipe, "train") == prompts(recipe, "validation")
-    assert "train and validation share 10 prompts" in caplog.text
+    assert "train and validation share 10 prompts" in logged.text
 
 
 def test_the_first_or_last_rows_of_the_test_files(recipe: Recipe) -> None:

@@ -376,7 +376,7 @@ def test_only_the_realigned_front(make_run) -> None:
     assert "the first alignment was not measured" in headline(metrics)
 
 
-def test_errors_say_what_is_missing(make_run, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_say_what_is_missing(make_run, logged: pytest.LogCaptureFixture) -> None:
     with pytest.raises(UserError, match=r"neither .*measure-align nor .*measure-realign"):
         report(make_run(folder="empty").recipe)
     with pytest.raises(UsageError, match="resamples"):
@@ -399,15 +399,15 @@ def test_errors_say_what_is_missing(make_run, caplog: pytest.LogCaptureFixture) 
         report(run.recipe)
 
 
-def test_a_complete_report_is_not_made_twice(make_run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_complete_report_is_not_made_twice(make_run, logged: pytest.LogCaptureFixture) -> None:
     run = make_run().complete()
     make_report(run)
     page = run.recipe.layout.stage("report") / "report.html"
     made = page.stat().st_mtime_ns
-    with caplog.at_level(logging.INFO, logger="sipo_pl"):
+    with logged.at_level(logging.INFO, logger="sipo_pl"):
         make_report(run)
     assert page.stat().st_mtime_ns == made
-    assert "complete" in caplog.text
+    assert "complete" in logged.text
     with pytest.raises(UserError, match="resamples"):
         report(run.recipe, resamples=50)
     report(run.recipe, resamples=50, overwrite=True)

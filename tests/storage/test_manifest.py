@@ -1,5 +1,4 @@
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -427,8 +426,7 @@ def test_a_stage_that_an_older_version_began_goes_on(tmp_path: Path) -> None:
         open_stage(tmp_path, "align", {**KEYS, "model": whole}, {"base model": whole[:-1] + "3"}, seed=1)
 
 
-def test_versions_of_a_stage_that_goes_on_are_all_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("sipo_pl").propagate = True
+def test_versions_of_a_stage_that_goes_on_are_all_recorded(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     open_stage(tmp_path, "align", KEYS, INPUTS, seed=1)
     (tmp_path / "unit").touch()
     manifest = Manifest.read(tmp_path)
@@ -441,7 +439,7 @@ def test_versions_of_a_stage_that_goes_on_are_all_recorded(tmp_path: Path, caplo
         assert found.versions["torch"] == f"2.0.1, {torch}"
     found.finish(tmp_path, [])
     assert read_json(tmp_path / "manifest.json")["versions"]["torch"] == f"2.0.1, {torch}"
-    assert [one.getMessage() for one in caplog.records] == [f"align: begun with torch 2.0.1, goes on with {torch}"]
+    assert [one.getMessage() for one in logged.records] == [f"align: begun with torch 2.0.1, goes on with {torch}"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00", "[" * 100000])

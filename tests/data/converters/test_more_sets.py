@@ -129,20 +129,20 @@ def test_ultrafeedback_names_what_is_wrong() -> None:
         UltraFeedback().pairs(located(feedback(("4", "good"))), [Objective("honesty")])
 
 
-def test_ultrafeedback_knows_the_tens_that_are_ones(caplog: pytest.LogCaptureFixture) -> None:
+def test_ultrafeedback_knows_the_tens_that_are_ones(logged: pytest.LogCaptureFixture) -> None:
     (where, row), *_ = located(feedback(("1", "1"), ("5", "5"), ("2", "1")))
     for completion, (overall, fine) in zip(row["completions"], ((10, 1.25), (10, 4.75), (4, None)), strict=True):
         completion |= {"overall_score": overall, "fine-grained_score": fine}
     objectives = [Objective("overall_score")]
     made = {}
-    with caplog.at_level("WARNING", logger="sipo_pl"):
+    with logged.at_level("WARNING", logger="sipo_pl"):
         for way in ("drop", "one", "keep"):
             found = UltraFeedback(false_tens=way).pairs([(where, row)], objectives)
             made[way] = [one["preferred"]["overall_score"] for one in found.rows]
             assert found.dropped == ({"completions whose 10 means 1": 1} if way == "drop" else {})
     assert made == {"drop": [0], "one": [1, 1, 0], "keep": [-1, 0, 0]}
-    assert "1 completions are rated 10 where their other ratings are low" in caplog.text
-    assert "left out (data.converter.init_args.false_tens)" in caplog.text
+    assert "1 completions are rated 10 where their other ratings are low" in logged.text
+    assert "left out (data.converter.init_args.false_tens)" in logged.text
     row["completions"][0]["annotations"]["honesty"]["Rating"] = "10"  # of five at most
     assert UltraFeedback(false_tens="one").pairs([(where, row)], [Objective("honesty")]).rows[0]["preferred"] == {
         "honesty": 1

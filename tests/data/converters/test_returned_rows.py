@@ -85,15 +85,15 @@ def test_what_is_no_converted_is_named() -> None:
         ("\n\nHuman: Hi\n\nAssistant:", 'template.text: "{raw_prompt}" adds no marks'),
     ],
 )
-def test_marks_of_turns_in_prompts_are_said(prompt: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_marks_of_turns_in_prompts_are_said(prompt: str, said: str, logged: pytest.LogCaptureFixture) -> None:
     rows: list[Any] = [dict(ROW), {**ROW, "prompt_id": "y", "prompt": prompt}]
-    with caplog.at_level(logging.WARNING, logger="sipo_pl"):
+    with logged.at_level(logging.WARNING, logger="sipo_pl"):
         say_quirks("train", rows, Template())
-        assert "train: 1 of 2 prompts hold turns marked by" in caplog.text
-        assert said in caplog.text
-        caplog.clear()
+        assert "train: 1 of 2 prompts hold turns marked by" in logged.text
+        assert said in logged.text
+        logged.clear()
         say_quirks("train", rows, Template(text="{raw_prompt}"))
-    assert bool(caplog.text) == ("extra_id" in prompt)
+    assert bool(logged.text) == ("extra_id" in prompt)
 
 
 def responses(count: int) -> list[tuple[str, dict[str, Any]]]:

@@ -45,11 +45,11 @@ def test_three_objectives_and_one_that_is_turned_around() -> None:
     assert shown(TRL().joined(given, objectives).rows) == [("p", "a", "b", 0, 1, 1)]
 
 
-def test_pairs_that_one_objective_lacks_tie_there_or_go(caplog: pytest.LogCaptureFixture) -> None:
+def test_pairs_that_one_objective_lacks_tie_there_or_go(logged: pytest.LogCaptureFixture) -> None:
     given = {"x": [row("p", "a", "b"), row("q", "a", "b")], "y": [row("p", "a", "b"), row("p", "a", "c")]}
     found = TRL().joined(files(**given), OBJECTIVES)
     assert shown(found.rows) == [("p", "a", "b", 0, 0), ("q", "a", "b", 0, -1), ("p", "a", "c", -1, 0)]
-    assert caplog.messages == [
+    assert logged.messages == [
         "prepare: y: no row for 1 of 3 pairs, each a tie there",
         "prepare: x: no row for 1 of 3 pairs, each a tie there",
     ]
