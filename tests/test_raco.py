@@ -50,6 +50,29 @@ def test_no_point_of_a_grid_is_better_than_the_solver(problem: tuple[list[list[f
     assert found <= best + 1e-6 * (1 + abs(best))
 
 
+@pytest.mark.parametrize("objectives", [4, 6])
+def test_large_opposed_gradients_leave_nothing_to_gain(objectives: int) -> None:
+    """F(p) is at least min_i <g_i, g_0> + c |g_0| <g_i, u> for each u of length one; at the minimum both are equal."""
+    generator = torch.Generator().manual_seed(objectives)
+    for _ in range(300):
+        g = torch.randn(objectives, 8, generator=generator, dtype=torch.float64)
+        g[0] *= 30 + 70 * torch.rand((), generator=generator)
+        g[1] = g[1] - g[0]
+        w = torch.rand(objectives, generator=generator, dtype=torch.float64)
+        w /= w.sum()
+        c = float(0.95 * torch.rand((), generator=generator))
+        p = torch.tensor(conflict_averse_point(g @ g.T, w.tolist(), c), dtype=torch.float64)
+        together, turned = w @ g, p @ g
+        bound = float((g @ together + c * together.norm() * (g @ turned) / turned.norm()).min())
+        assert value(p, g, w, c) == pytest.approx(bound, rel=1e-6, abs=1e-6)
+
+
+def test_more_objectives_than_it_has_faces_for_are_refused() -> None:
+    names = tuple("abcdefghijklm")
+    with pytest.raises(UsageError, match="at most 12 objectives, not 13"):
+        RACO(",".join(["1", *"0" * 12])).check(LossContext(0.1, ReverseKL(), names, 0))
+
+
 def test_equal_gradients_give_the_direction_of_dpo_lw() -> None:
     gradient = torch.tensor([3.0, -4.0])
     step = raco_step(gradient.expand(3, 2), [0.2, 0.3, 0.5], c=0.4)

@@ -3,9 +3,11 @@
 N objectives, D parameters. g_i is the gradient of objective i's loss, g_0 = sum_i w_i g_i that of DPO-LW.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,68 +17,66 @@ from sipo_pl.messages.errors import UsageError
 from sipo_pl.method.losses.base import LossContext, LossOutput, PairLogps, implicit_reward
 from sipo_pl.method.losses.weighted import WeightedLoss, dpo_lw_loss, objective_losses
 
-SWEEPS = 500
-TOLERANCE = 1e-12  # relative gain of a sweep below which nothing more is to be had
+MOST_OBJECTIVES = 12  # the simplex of N objectives has 2^N - 1 faces
+TOLERANCE = 1e-12  # relative difference of values, or part of p below zero, that is rounding
 
 
 def conflict_averse_point(gram: Tensor, weights: Sequence[float], c: float) -> list[float]:
-    """Return the p on the simplex that minimises <g_p, g_0> + c |g_0| |g_p| with g_p = sum_i p_i g_i.
+    """Return the p on the simplex that minimises F(p) = <g_p, g_0> + c |g_0| |g_p| with g_p = sum_i p_i g_i.
 
-    The function is convex. Mass moves between two objectives at a time, each time to the exact minimum along that line,
-    until no exchange gains anything.
+    F is convex, so its minimum lies inside some face of the simplex, and is there the minimum over the whole plane of
+    the face, which has a closed form. The function takes the least of these minima over all faces. Of equal ones it
+    takes that of the largest face.
 
     Args:
-        gram: inner products <g_i, g_j>, (N, N).
+        gram: inner products <g_i, g_j>, (N, N), at most `MOST_OBJECTIVES` objectives.
         weights: w, N numbers on the simplex.
         c: how far the step may turn from g_0.
     """
-    g = gram.double().tolist()
-    n = len(g)
-    towards = [sum(w * value for w, value in zip(weights, row, strict=True)) for row in g]  # <g_i, g_0>
-    radius = c * math.sqrt(max(0.0, sum(w * t for w, t in zip(weights, towards, strict=True))))
-    p = list(weights)
-    products = list(towards)  # <g_i, g_p>
-    value = _value(p, towards, products, radius)
-    for _ in range(SWEEPS):
-        for i in range(n):
-            for j in range(i):
-                shift = _exchange(p, i, j, g, towards, products, radius)
-                p[i], p[j] = p[i] + shift, p[j] - shift
-                products = [product + shift * (row[i] - row[j]) for product, row in zip(products, g, strict=True)]
-        last, value = value, _value(p, towards, products, radius)
-        if last - value <= TOLERANCE * (abs(value) + TOLERANCE):
-            break
-    return [min(max(x, 0.0), 1.0) for x in p]
+    g = gram.detach().double().cpu()
+    towards = g @ torch.tensor(weights, dtype=torch.float64)  # <g_i, g_0>
+    radius = c * math.sqrt(max(0.0, float(torch.tensor(weights, dtype=torch.float64) @ towards)))
+    best, least = g.new_tensor(weights), math.inf
+    for size in range(len(g), 0, -1):
+        points = _minima(g, towards, radius, _faces(len(g), size))
+        lengths = (points @ g * points).sum(dim=1).clamp(min=0).sqrt()
+        values = points @ towards + radius * lengths
+        values[~(points >= -TOLERANCE).all(dim=1)] = math.inf  # outside the simplex, or nowhere
+        value, place = values.min(dim=0)
+        if float(value) < least - TOLERANCE * abs(least if math.isfinite(least) else 0.0):
+            best, least = points[place], float(value)
+    best = best.clamp(min=0)
+    found: list[float] = (best / best.sum()).tolist()
+    return found
 
 
-def _value(p: Sequence[float], towards: Sequence[float], products: Sequence[float], radius: float) -> float:
-    length = math.sqrt(max(0.0, sum(x * y for x, y in zip(p, products, strict=True))))
-    return sum(x * t for x, t in zip(p, towards, strict=True)) + radius * length
+@lru_cache
+def _faces(n: int, size: int) -> Tensor:
+    """Return the corners of each face of `size` corners, (faces, size), int64."""
+    return torch.tensor(list(itertools.combinations(range(n), size)))
 
 
-def _exchange(
-    p: Sequence[float],
-    i: int,
-    j: int,
-    g: Sequence[Sequence[float]],
-    towards: Sequence[float],
-    products: Sequence[float],
-    radius: float,
-) -> float:
-    """Return how much of p_j to give to p_i, the least of b t + radius sqrt(a (t - t0)^2 + rest) within its bounds."""
-    low, high = -p[i], p[j]
-    b = towards[i] - towards[j]
-    a = g[i][i] - 2 * g[i][j] + g[j][j]
-    if a <= 0:  # equal gradients
-        return 0.0
-    slope = products[i] - products[j]
-    t0 = -slope / a
-    length = sum(x * y for x, y in zip(p, products, strict=True))
-    rest = max(0.0, length - slope * slope / a)
-    steep = radius * radius * a - b * b
-    if steep <= 0:  # monotone
-        return low if b > 0 else high if b < 0 else min(max(t0, low), high)
-    return min(max(t0 - math.copysign(math.sqrt(b * b * rest / (a * steep)), b), low), high)
+def _minima(g: Tensor, towards: Tensor, radius: float, corners: Tensor) -> Tensor:
+    """Return where b p + radius sqrt(p G p) is least on the plane of each face, (faces, N); NaN where nowhere.
+
+    With p = middle + Z y the root holds (y - y_0) H (y - y_0) + rest. The minimum is y_0 - H^-1 d t, where d is the
+    slope of b along Z and t = sqrt(rest / (radius^2 - d H^-1 d)).
+    """
+    faces, size = corners.shape
+    middle = torch.zeros(faces, len(g), dtype=g.dtype).scatter_(1, corners, 1 / size)
+    along = torch.zeros(faces, size - 1, len(g), dtype=g.dtype)  # Z, the transposed: from the first corner to another
+    along.scatter_(2, corners[:, 1:, None], 1.0)
+    along.scatter_add_(
+        2, corners[:, :1, None].expand(-1, size - 1, -1), torch.full((faces, size - 1, 1), -1.0, dtype=g.dtype)
+    )
+    inverse = torch.linalg.pinv(along @ g @ along.mT, hermitian=True)
+    across = along @ (middle @ g)[..., None]
+    slope = along @ towards[:, None]
+    nearest = -inverse @ across
+    rest = ((middle @ g * middle).sum(dim=1) + (across * nearest).sum(dim=(1, 2))).clamp(min=0)
+    steep = radius * radius - (slope * (inverse @ slope)).sum(dim=(1, 2))
+    reach = torch.where(rest > 0, (rest / steep).sqrt(), 0.0)
+    return middle + ((nearest - reach[:, None, None] * (inverse @ slope)).mT @ along)[:, 0]
 
 
 def raco_step(gradients: Tensor, weights: Sequence[float], c: float) -> Tensor:
@@ -119,6 +119,10 @@ class RACO(WeightedLoss):
 
     def check(self, context: LossContext) -> None:
         super().check(context)
+        if len(context.objectives) > MOST_OBJECTIVES:
+            raise UsageError(
+                f"model.loss: RACO takes at most {MOST_OBJECTIVES} objectives, not {len(context.objectives)}"
+            )
         if not 0 <= self.c < 1:
             raise UsageError(f"model.loss.c: {self.c:g} is not in [0, 1)")
         if self.beta is not None and self.beta <= 0:
