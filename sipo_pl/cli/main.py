@@ -13,9 +13,9 @@ from typing import Any
 
 from sipo_pl import __version__
 from sipo_pl.messages import ranks, streams
-from sipo_pl.messages.errors import Stopped, UsageError, UserError, nearest
+from sipo_pl.messages.errors import Stopped, UsageError, UserError, closest, did_you_mean, nearest
 from sipo_pl.messages.exit_codes import DONE, FAILED, RESUMABLE, WRONG_USE
-from sipo_pl.registry import SMALL_STAGES, STAGES, VERBS
+from sipo_pl.registry import PLACES, SMALL_STAGES, STAGES, VERBS, command_of
 from sipo_pl.run.lifetime import die_with_parent
 from sipo_pl.storage.stopping import SIGNALS, interruptible, note_early
 
@@ -152,11 +152,20 @@ def _run(command: str, options: list[str]) -> int:
 
         return trainer.main([command, *options])
     if command not in COMMANDS:
-        raise UsageError(f"no such command{nearest(command, [*TRAINER_COMMANDS, *COMMANDS])}")
+        raise UsageError(f"no such command{_meant(command)}")
     if command in SMALL_STAGES:
         return _small_stage(command, options)
     function, values = _parse_small(command, options)
     return function(**values) or DONE
+
+
+def _meant(command: str) -> str:
+    """Say which command was meant by a word that is none: the nearest one, or that of the nearest stage."""
+    commands = [*TRAINER_COMMANDS, *COMMANDS]
+    found = closest(command, [*commands, *STAGES, *PLACES])
+    if found in commands:
+        return did_you_mean(found)
+    return f"; the stage {found} is run by: {command_of(found)}" if found else nearest(command, commands)
 
 
 def _check(command: str, options: list[str]) -> int:

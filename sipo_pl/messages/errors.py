@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_ALIKE = 0.75  # last parts of keys that one slip of the hand tells apart
+
 
 class UserError(Exception):
     """Something in the user's input is wrong; the message says what and where. Exit code 1."""
@@ -29,10 +31,41 @@ class Stopped(Exception):
     """A command was asked to stop and did, at a border; the message says where and why. Exit code 75."""
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of `known` that is close to a name; None where none is."""
+    return next(iter(difflib.get_close_matches(name, sorted(set(known)), n=1)), None)
+
+
+def closest_key(key: str, known: Iterable[str]) -> str | None:
+    """Return `closest` of dotted keys, where one of the same last part, or nearly the same, comes before all others.
+
+    Who writes ``model.lr`` means ``model.optimizer.init_args.lr``, however close ``model.lora.r`` looks.
+    """
+    known = sorted(set(known))
+    last = difflib.get_close_matches(key.rpartition(".")[2], {_last(name) for name in known}, n=1, cutoff=_ALIKE)
+    if not last:
+        return closest(key, known)
+    return difflib.get_close_matches(key, [name for name in known if _last(name) == last[0]], n=1, cutoff=0)[0]
+
+
+def did_you_mean(name: str | None) -> str:
+    """Return the end of a message that proposes a name; nothing where there is none."""
+    return f"; did you mean {name!r}?" if name else ""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest of `known`, or the list of them where none is close."""
-    known = sorted(set(known))
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(known)}" if known else ""
+    return did_you_mean(closest(name, known)) or _list(known)
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str:
+    """Return `nearest` of dotted keys; see `closest_key`."""
+    return did_you_mean(closest_key(key, known)) or _list(known)
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _list(known: Iterable[str]) -> str:
+    return f"; known: {', '.join(sorted(set(known)))}" if known else ""

@@ -21,8 +21,8 @@ from sipo_pl.interop.jsonargparse import (
     VALUE,
 )
 from sipo_pl.interop.numbers import in_words
-from sipo_pl.messages.errors import UsageError, nearest
-from sipo_pl.recipe.config.files import entries, find_config, named_in
+from sipo_pl.messages.errors import UsageError, closest, did_you_mean, nearest, nearest_key
+from sipo_pl.recipe.config.files import component_keys, entries, find_config, named_in
 
 _SOURCE = "jsonargparse.typing.HubName | jsonargparse.typing.Path_fr"
 _LONGEST = 300
@@ -41,7 +41,7 @@ def explain(
     """
     text = str(error.message if isinstance(error, argparse.ArgumentError) else error).strip()
     if found := UNKNOWN.search(text):
-        return _unknown_option(found["option"], known, group)
+        return _unknown_option(found["option"], [*known, *component_keys(arguments)], group)
     if found := MISSING.search(text):
         keys = found["keys"].split(", ")
         return _missing([key if key in known else key.partition(".")[2] or key for key in keys], arguments, group)
@@ -62,7 +62,7 @@ def _unknown_option(option: str, known: Collection[str], group: str) -> UsageErr
     if not option.startswith("-"):
         return UsageError(f"{option!r} belongs to no option")
     name, known = f"{group or '--'}{name}", [f"{group or '--'}{one}" for one in known]
-    return UsageError(f"no {'setting' if group else 'option'} {name!r}{nearest(name, known)}")
+    return UsageError(f"no {'setting' if group else 'option'} {name!r}{nearest_key(name, known)}")
 
 
 def _missing(keys: Sequence[str], arguments: Sequence[str], group: str) -> UsageError:
@@ -112,8 +112,7 @@ def _readable(kinds: str) -> tuple[str, list[str]]:
 
 
 def _close(value: str, choices: Sequence[str]) -> str:
-    guess = nearest(value, choices)
-    return guess if guess.startswith("; did") else ""
+    return did_you_mean(closest(value, choices))
 
 
 def find_place(key: str, arguments: Sequence[str], inner: str = "", group: str = "") -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sipo_pl.messages.errors import UsageError, nearest
+from sipo_pl.messages.errors import UsageError, closest, did_you_mean, nearest
 from sipo_pl.registry import SMALL_STAGES, TRAINER_STAGES
 
 RECIPE_FILE = "recipe.yaml"
@@ -62,9 +62,20 @@ def find_config(name: str) -> Path:
     path, places = Path(name), _places(name)
     for place in (*filter(Path.is_file, places), *filter(_stands_for_defaults, places)):
         return place
+    raise UsageError(f"--config {name}: no such file{_meant(path)}")
+
+
+def _meant(path: Path) -> str:
+    """Say which config file was meant by a path that is none: the recipe of a folder, or the nearest file."""
     beside = [str(file) for file in path.parent.glob("*.yaml")]
-    known = beside or [str(file.relative_to(SHIPPED)) for file in SHIPPED.rglob("*.yaml")]
-    raise UsageError(f"--config {name}: no such file{nearest(name, known)}")
+    shipped = [str(file.relative_to(SHIPPED)) for file in SHIPPED.rglob("*.yaml")]
+    folders = {str(Path(file).parent): file for file in shipped if Path(file).name == RECIPE_FILE}
+    found = closest(str(path), beside or shipped)
+    if (path / RECIPE_FILE).is_file():
+        found = str(path / RECIPE_FILE)
+    elif path.suffix != ".yaml" and (folder := closest(str(path), folders)):
+        found = folders[folder]
+    return did_you_mean(found) or nearest(str(path), [*beside, *shipped])
 
 
 def has_file(name: str) -> bool:
@@ -157,6 +168,12 @@ def _below(node: yaml.MappingNode, path: Path, shown: str, group: str, above: tu
             if file.resolve() in above:
                 raise UsageError(f"{entry.place}: {entry.shown}: {str(file)!r} names itself, or a file that names it")
             yield from entries(file, entry.key, above)
+
+
+def component_keys(arguments: Sequence[str]) -> list[str]:
+    """Return the dotted keys of the arguments of components that a command line's config files give."""
+    found = [entry.key for name in named_in(arguments).configs for entry in entries(find_config(name))]
+    return [key for key in found if ".init_args." in key]
 
 
 def included(entry: Entry) -> Path | None:

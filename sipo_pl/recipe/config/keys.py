@@ -10,9 +10,9 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from sipo_pl.interop.jsonargparse import parser_options
-from sipo_pl.messages.errors import UsageError, nearest
+from sipo_pl.messages.errors import UsageError, nearest, nearest_key
 from sipo_pl.recipe.components import KEYS
-from sipo_pl.recipe.config.files import Entry, entries, find_config, included, load_yaml, named_in
+from sipo_pl.recipe.config.files import Entry, component_keys, entries, find_config, included, load_yaml, named_in
 from sipo_pl.registry import SMALL_STAGES, TRAINER_STAGES, verbs_of
 
 
@@ -30,7 +30,7 @@ def check_config_files(arguments: Sequence[str], parser: ArgumentParser) -> None
     for name in named_in(arguments).configs:
         leaves: list[str] = []
         for entry in entries(find_config(name)):
-            if not any(entry.key.startswith(f"{leaf}.") for leaf in leaves) and _check_key(entry, options):
+            if not any(entry.key.startswith(f"{leaf}.") for leaf in leaves) and _check_key(entry, options, arguments):
                 leaves.append(entry.key)
                 _check_value(entry, options[entry.key])
 
@@ -73,8 +73,14 @@ def refuse_stage_config(name: str) -> None:
         )
 
 
-def _check_key(entry: Entry, options: Mapping[str, Any]) -> bool:
-    """Raise UsageError where no option has the key; return whether it is an option, not a group of them."""
+def _check_key(entry: Entry, options: Mapping[str, Any], arguments: Sequence[str]) -> bool:
+    """Raise UsageError where no option has the key; return whether it is an option, not a group of them.
+
+    Args:
+        entry: the key.
+        options: those that the parser knows.
+        arguments: the command line, whose config files name the arguments of components.
+    """
     if entry.key in options:
         return True
     if any(name.startswith(f"{entry.key}.") for name in options):
@@ -82,14 +88,11 @@ def _check_key(entry: Entry, options: Mapping[str, Any]) -> bool:
         if value not in ("", "null", "~") and included(entry) is None:
             raise UsageError(f"{entry.place}: {entry.shown}: expected keys and values, found {value!r}")
         return False
-    group = entry.key.rpartition(".")[0]
-    siblings = {name for name in options if name.rpartition(".")[0] == group}
-    inside = f"{group}." if group else ""
-    siblings |= {inside + name.removeprefix(inside).partition(".")[0] for name in options if name.startswith(inside)}
-    dropped = len(entry.key) - len(entry.shown)  # the group that the file is read into
-    raise UsageError(
-        f"{entry.place}: no key {entry.shown!r}{nearest(entry.shown, [name[dropped:] for name in siblings])}"
-    )
+    group = entry.key.removesuffix(entry.shown)  # that the file is read into
+    above = {".".join(parts[:end]) for parts in (name.split(".") for name in options) for end in range(1, len(parts))}
+    known = {*options, *above, *component_keys(arguments)}
+    within = [name.removeprefix(group) for name in known if name.startswith(group)]
+    raise UsageError(f"{entry.place}: no key {entry.shown!r}{nearest_key(entry.shown, within)}")
 
 
 def _check_value(entry: Entry, kind: Any) -> None:
