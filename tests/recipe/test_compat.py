@@ -12,7 +12,7 @@ from sipo_pl.recipe.compat import Compat
 from sipo_pl.recipe.components import import_class
 from sipo_pl.recipe.parts import RELEASED, chosen_part
 
-PAPER = Path(__file__).parents[1] / "configs/compat/paper.yaml"
+PAPER = Path(__file__).parents[2] / "configs/compat/paper.yaml"
 
 
 def test_the_fragment_switches_every_accident_on() -> None:
