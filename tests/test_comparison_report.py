@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sipo_pl.messages.errors import UserError
 from sipo_pl.method.weights import WeightPlan
 from sipo_pl.recipe.methods import entrants
 from sipo_pl.recipe.recipe import Data, Objective, Recipe
@@ -245,6 +246,9 @@ def test_the_control_is_each_objectives_own_policy_over_the_base(made: Path) -> 
         name = metrics["objectives"][entry["point"].split(",").index("1")]
         assert number(entry["gain"][name]["estimate"], 2, sign=True) in said
     assert "All are beyond the interval." in said
+    few = {**metrics, "prompts": 3}
+    assert control(few).endswith("3 test prompts are too few to tell them from the base.")
+    assert headline(few).endswith("but 3 test prompts are too few to tell methods apart.")
     corners[0]["gain"][metrics["objectives"][0]]["low"] = -0.1
     assert f"Not beyond the interval for {metrics['objectives'][0]}." in control(metrics)
     metrics["points"] = [entry for entry in metrics["points"] if entry["method"] != "dpo"]
@@ -295,6 +299,21 @@ def test_runs_put_beside_are_named_and_drawn_apart(tmp_path: Path) -> None:
     assert "Yields per stage and weight: SIPO (no_filter & 100%)" in page.found[""]
     assert len(json.loads(page.found["answers"])["methods"]) == 2 * len(MADE)
     assert (folder / "tensorboard/no_filter & 100%.sipo").is_dir()
+
+
+def test_runs_that_cannot_stand_beside_are_refused_in_words(tmp_path: Path) -> None:
+    recipe = make_run(tmp_path / "run", 2)
+    for name in ("a/other", "b/other"):
+        compare(make_run(tmp_path / name, 2), resamples=60)
+    with pytest.raises(UserError, match=r"others: .*a/other and .*b/other have one name"):
+        compare(recipe, resamples=60, others=[str(tmp_path / "a/other"), str(tmp_path / "b/other")])
+    with pytest.raises(UserError, match="is the folder of this comparison"):
+        compare(recipe, resamples=60, others=[str(tmp_path / "a/../run")])
+    metrics = tmp_path / "a/other/compare/metrics.json"
+    for cost, message in (({}, r"whose cost is told there: sft"), (None, r"metrics\.json: tells no cost of methods")):
+        write_json(metrics, {**read_json(metrics), "cost": cost})
+        with pytest.raises(UserError, match=message):
+            compare(recipe, resamples=60, others=[str(tmp_path / "a/other")], overwrite=True)
 
 
 def test_methods_are_told_apart_without_colour() -> None:

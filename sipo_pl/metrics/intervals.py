@@ -5,6 +5,7 @@ transformation). The intervals speak of other prompts only, not of another train
 """
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95  # how often an interval holds the true value
+FEWEST = 10  # prompts; the interval of a hypervolume of fewer holds the true value less often
 
 
 class Interval(NamedTuple):
@@ -64,6 +66,16 @@ def mean_difference(before: NDArray[np.float64], after: NDArray[np.float64]) -> 
     if before.shape != after.shape:
         raise ValueError(f"not paired: shapes {before.shape} and {after.shape}")
     return mean_interval(after - before)
+
+
+def told(change: Mapping[str, float], prompts: int) -> int:
+    """Return what an interval of a change lets one say: 1 that it is a rise, -1 that it is a fall, 0 neither.
+
+    Args:
+        change: its ends, low and high.
+        prompts: how many it is of; fewer than `FEWEST` tell nothing.
+    """
+    return 0 if prompts < FEWEST else int(change["low"] > 0) - int(change["high"] < 0)
 
 
 def normal_steps(count: int) -> float:

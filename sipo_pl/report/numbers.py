@@ -17,7 +17,7 @@ from sipo_pl.method.weights import corners, point_name
 from sipo_pl.metrics.bootstrap import paired_bootstrap, statistic_interval
 from sipo_pl.metrics.front import pareto_front
 from sipo_pl.metrics.hypervolume import fixed_frame, hypervolume
-from sipo_pl.metrics.intervals import LEVEL, Interval, mean_difference, mean_interval
+from sipo_pl.metrics.intervals import LEVEL, Interval, mean_difference, mean_interval, told
 from sipo_pl.report.cells import BASE, ROUND, Cell, Cells
 
 SAME_LENGTH = 0.2
@@ -84,7 +84,7 @@ class _Summary:
                     "objective": name,
                     "point": point,
                     "difference": difference,
-                    "beats_base": difference[name]["low"] > 0,
+                    "beats_base": told(difference[name], len(cells[phase, point].rewards)) > 0,
                 }
 
     def change(self, point: str) -> dict[str, Any]:

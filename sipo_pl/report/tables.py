@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sipo_pl.metrics.intervals import FEWEST, told
 from sipo_pl.report.cells import BASE, ROUND
 
 if TYPE_CHECKING:
@@ -30,13 +31,22 @@ def headline(metrics: RunMetrics) -> str:
         f"Hypervolume {number(before['estimate'])} → {number(after['estimate'])}, "
         f"change {with_interval(change, sign=True)}: "
     )
-    if change["low"] > 0:
+    if metrics["prompts"] < FEWEST:
+        return text + f"{too_few(metrics)} to say whether re-alignment changed the front."
+    found = told(change, metrics["prompts"])
+    if found > 0:
         return text + "the interval lies above zero, so on these prompts re-alignment improved the front."
-    if change["high"] < 0:
+    if found < 0:
         return text + "the interval lies below zero, so on these prompts re-alignment made the front worse."
     if change["low"] == change["high"] == 0:
         return text + "nothing changed."
     return text + "the interval holds zero, so this run does not show an improvement."
+
+
+def too_few(metrics: RunMetrics) -> str:
+    """Return the beginning of a sentence that refuses a claim."""
+    prompts = metrics["prompts"]
+    return f"{prompts} test prompt{' is' if prompts == 1 else 's are'} too few"
 
 
 def remarks(metrics: RunMetrics) -> list[str]:
@@ -49,6 +59,8 @@ def _corner_remark(metrics: RunMetrics) -> str:
     corners = [entry for entry in metrics["corners"] if entry["phase"] == phase]
     if not corners:
         return "No corner was compared with the base, so the front has no control."
+    if metrics["prompts"] < FEWEST:
+        return f"No control: {too_few(metrics)} to tell the corners from the base."
     if failed := [entry for entry in corners if not entry["beats_base"]]:
         found = "; ".join(
             f"{name} {with_interval(entry['difference'][name], reward_decimals(metrics, name), sign=True)}"

@@ -4,6 +4,7 @@ import logging
 import os
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def run(
         until: last stage to run
         limit: smoke run on this many pairs or prompts of each split
         set: settings of stages or of the recipe, such as align.model.lora.r=8 or recipe.seed=3
-        dry_run: print the plan with each stage's command, and run nothing
+        dry_run: print each stage's command, check its settings, and run nothing
         overwrite: make the stages that are run anew, whatever their folders hold
         stop_after: stop at the first step, unit or stage that ends after this time, such as 3h50m
         side_by_side: so many fits at once, where none needs another one, each on an equal share of the GPUs
@@ -71,8 +72,10 @@ def run(
     if dry_run:
         for node in nodes:
             print(f"# {node.name}\nsipo_pl {shlex.join(command(node, recipe_name, overrides))}")
-        return 0
+        return _check(nodes, recipe_name, overrides)
     if estimate is not None:
+        if code := _check(nodes, recipe_name, overrides):
+            return code
         from sipo_pl.run.estimate.plan import estimate as table
 
         found = {}
@@ -94,6 +97,17 @@ def run(
 def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
     """Return the words of a stage's command, after the program's name."""
     return [node.verb, *config_options(node.config, recipe_name), *node.options, *overrides.options(node.config)]
+
+
+def _check(nodes: Sequence[Node], recipe_name: str, overrides: Overrides) -> int:
+    """Check the stages' commands as a run does before it starts the first; return the exit code."""
+    sys.stdout.flush()  # the plan stands above what is said of it
+    return look_ahead([_question(node, command(node, recipe_name, overrides), made=False) for node in nodes])[0]
+
+
+def _question(node: Node, words: Sequence[str], *, made: bool) -> Question:
+    # one of each config is enough, and one of a later round, whose policies may stand on other base models
+    return Question(words, (node.config, node.round > 1), made)
 
 
 @dataclass(frozen=True)
@@ -150,10 +164,7 @@ class Runner:
         log.info("run %s: %d stages in %s", self.recipe.name, len(self.nodes), self.run_dir)
         there = [] if self.overwrite else [(node.name, Manifest.read(self.run_dir / node.name)) for node in self.nodes]
         made = {name: manifest for name, manifest in there if manifest and manifest.complete}
-        # one of each config is enough, and one of a later round, whose policies may stand on other base models
-        questions = [
-            Question(self._command(node), (node.config, node.round > 1), node.name in made) for node in self.nodes
-        ]
+        questions = [_question(node, self._command(node), made=node.name in made) for node in self.nodes]
         code, found = look_ahead(questions)
         if code:
             log.error("nothing was run")

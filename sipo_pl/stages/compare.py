@@ -61,8 +61,20 @@ def provenance(recipe: Recipe, resamples: int, against: str, examples: int, othe
 
 
 def _folders(recipe: Recipe, others: list[str] | None) -> dict[str, Path]:
-    """Return prefix -> run folder of this comparison, which has none, and of the others."""
-    return {"": recipe.layout.run_dir, **{Path(name).name: Path(name) for name in others or ()}}
+    """Return prefix -> run folder of this comparison, which has none, and of the others, which are called by name.
+
+    Raises:
+        UsageError: two folders of one name, or the comparison's own.
+    """
+    found = {"": recipe.layout.run_dir}
+    for folder in map(Path, others or ()):
+        name = folder.resolve().name
+        if folder.resolve() == recipe.layout.run_dir.resolve():
+            raise UsageError(f"others: {folder} is the folder of this comparison")
+        if name in found:
+            raise UsageError(f"others: {found[name]} and {folder} have one name; rename one of them")
+        found[name] = folder
+    return found
 
 
 def _write(

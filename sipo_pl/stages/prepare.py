@@ -69,8 +69,9 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
         _check_lengths(splits, lengths, recipe)
         files, rows = _write(folder, splits, lengths, recipe)
     shows_date = template.chat is not None and template.chat.reads_clock
-    kept = {"date": now.isoformat(), "template_shows_date": True} if shows_date else {}
-    manifest.finish(folder, files, rows, **kept)
+    kept = {"template_shows_date": True} if shows_date else {}
+    # a reward model's template may show one where the policies' does not
+    manifest.finish(folder, files, rows, date=now.isoformat(), **kept)
 
 
 def provenance(recipe: Recipe) -> Provenance:

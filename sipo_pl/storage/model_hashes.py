@@ -14,6 +14,7 @@ from pathlib import Path
 from sipo_pl.messages.errors import UserError
 from sipo_pl.storage.hash_memory import file_hash, known_hash
 from sipo_pl.storage.hashes import HASH_PARTS, content_hash
+from sipo_pl.storage.hub_models import hub_tokenizer_hash, hub_weights_hash
 from sipo_pl.storage.packaged_models import PACKAGE_PREFIX, converted_folder, packaged_model
 
 _quick: ContextVar[bool] = ContextVar("quick", default=False)
@@ -58,7 +59,7 @@ def refuse_pickles(folder: Path) -> None:
 def tokenizer_hash(base_model: str) -> str:
     """Return a content hash of what turns text into tokens: the tokenizer's files, chat template included."""
     folder = Path(resolve_base_model(base_model))
-    return _tokenizer_files_hash(folder) if folder.is_dir() else content_hash(base_model)
+    return _tokenizer_files_hash(folder) if folder.is_dir() else hub_tokenizer_hash(base_model)
 
 
 def weights_hash(base_model: str) -> str:
@@ -71,7 +72,7 @@ def weights_hash(base_model: str) -> str:
     """
     folder = Path(resolve_base_model(base_model))
     if not folder.is_dir():
-        return content_hash(base_model)
+        return hub_weights_hash(base_model)
     if not (folder / "config.json").is_file():
         raise UserError(f"base_model {base_model!r}: no model here (config.json is missing)")
     refuse_pickles(folder)

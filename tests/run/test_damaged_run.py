@@ -8,18 +8,19 @@ import sys
 import textwrap
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import yaml
 from tiny_run import Command, environment, write_recipe, write_yaml
 
 from sipo_pl.callbacks.best import BestCheckpoint
 from sipo_pl.engine.lora.adapters import read_adapter
-from sipo_pl.engine.models.made_over import ModelsNow
+from sipo_pl.engine.models.made_over import ModelsNow, difference
 from sipo_pl.messages.errors import UserError
 from sipo_pl.recipe.config.files import load_yaml
 from sipo_pl.storage.json_lines import read_json
 from sipo_pl.storage.manifest import Manifest
-from sipo_pl.storage.model_hashes import weights_hash
+from sipo_pl.storage.model_hashes import tokenizer_hash, weights_hash
 from sipo_pl.use.run_folder import read_recipe
 from sipo_pl.use.source import open_source
 
@@ -137,6 +138,31 @@ def test_a_model_that_was_replaced_is_found_before_anything_runs(
     with pytest.raises(UserError, match=r"not the model that the policies were trained on: its .* differ"):
         open_source(moved / "run")
     assert open_source(moved / "run", base_model=str(model)).names == ("kind", "short")  # which the user insists on
+
+
+def test_a_model_of_the_hub_that_was_replaced_is_found(
+    moved: Path, talkative_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached = tmp_path / "hub/models--owner--name"
+    shutil.copytree(talkative_model, cached / "snapshots/1")
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text("1")
+    for path in (moved / "recipe.yaml", *(moved / "run").glob("*/config.yaml")):
+        path.write_text(path.read_text().replace(str(talkative_model), "owner/name"))
+    folder, manifest = complete(moved / "run/align-kind")
+    manifest.inputs |= {"base model": weights_hash("owner/name"), "tokenizer": tokenizer_hash("owner/name")}
+    manifest.write(folder)
+    adapter = folder / "adapter"
+    config = read_json(adapter / "adapter_config.json")
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "owner/name"}))
+    assert difference(adapter, "owner/name") is None
+    assert ModelsNow(read_recipe(moved / "run")).check(folder, manifest, "again") is None
+    other_model(cached / "snapshots/1")
+    assert difference(adapter, "owner/name") == "its weights or config differ"
+    assert difference(adapter, str(talkative_model)) is None  # a folder in its place, of which nothing is known
+    with pytest.raises(UserError, match=r"align-kind: the base model has changed"):
+        ModelsNow(read_recipe(moved / "run")).check(folder, manifest, "again")
 
 
 def test_a_run_over_a_model_that_was_replaced_stops(moved: Path, talkative_model: Path, command: Command) -> None:

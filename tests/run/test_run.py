@@ -141,6 +141,25 @@ def test_stages_are_chosen(finished_run: Path, command: Command, options: list[s
     assert list(planned(said.out)) == stages
 
 
+@pytest.mark.parametrize("option", ["--dry_run", "--estimate=h200", "--limit=4"])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("align.model.lr=3", "fit: no option '--model.lr'; did you mean '--model.optimizer.init_args.lr'?"),
+        ("sample.model.decoding.temperature=0", "predict: samples_per_weight: greedy decoding gives one response; "),
+        ("realign.model.loss=sipo_pl.method.losses.DPOO", "fit: --model.loss: sipo_pl.method.losses has no 'DPOO'"),
+    ],
+)
+def test_settings_that_a_stage_refuses_are_refused_with_the_plan(
+    tmp_path: Path, talkative_model: Path, option: str, setting: str, message: str
+) -> None:
+    said = sipo_pl("run", "--config", write_recipe(tmp_path, talkative_model), option, "--set", setting)
+    assert said.returncode == 2
+    assert f"sipo_pl {message}" in said.stderr
+    assert said.stdout == "" or option == "--dry_run"
+    assert not (tmp_path / "run/prepare").exists()
+
+
 def test_pasted_commands_of_the_plan_make_the_same_report(
     tmp_path: Path, talkative_model: Path, finished_run: Path, command: Command
 ) -> None:

@@ -575,6 +575,13 @@ def test_a_template_without_a_clock_leaves_the_keys_as_they_are(recipe: Recipe) 
     assert recipe.dated_template == recipe.template
 
 
+def test_a_run_keeps_one_date_for_what_else_shows_one(recipe: Recipe) -> None:
+    prepare(recipe)
+    manifest = Manifest.read(recipe.layout.stage("prepare"))
+    assert manifest is not None
+    assert recipe.date.isoformat() == replace(recipe, round=2).date.isoformat() == manifest.notes["date"]
+
+
 @pytest.mark.parametrize(
     ("jinja", "reason"),
     [

@@ -430,6 +430,19 @@ def test_summary_table_and_words_follow_the_numbers(make_run) -> None:
     assert "made the front worse" in headline(make_run(gain=-0.4).numbers())
 
 
+@pytest.mark.parametrize("prompts", [1, 2, 3, 9])
+def test_few_prompts_claim_nothing(make_run, monkeypatch: pytest.MonkeyPatch, prompts: int) -> None:
+    monkeypatch.setitem(globals(), "PROMPTS", prompts)
+    metrics, html = make_report(make_run().complete())
+    assert metrics["prompts"] == prompts
+    assert not any(corner["beats_base"] for corner in metrics["corners"])
+    are = "1 test prompt is" if prompts == 1 else f"{prompts} test prompts are"
+    assert headline(metrics).endswith(f"{are} too few to say whether re-alignment changed the front.")
+    assert remarks(metrics)[0] == f"No control: {are} too few to tell the corners from the base."
+    assert "improved" not in html
+    assert "beyond the interval" not in html
+
+
 def test_a_failed_control_is_said(make_run) -> None:
     run = make_run()
     run.measure("measure-align", -4.0, base=True)

@@ -50,12 +50,14 @@ def difference(adapter: Path, base_model: str) -> str | None:
 
     Args:
         adapter: PEFT folder.
-        base_model: folder or hub name; of a name, and of an adapter from elsewhere, nothing is known.
+        base_model: folder or hub name; of an adapter from elsewhere nothing is known.
     """
     manifest, folder = Manifest.read(adapter.parent), model_folder(base_model)
-    if manifest is None or folder is None:
+    if manifest is None:
         return None
-    if folder.resolve() == (adapter.parent / "model").resolve():  # made beside the adapter, which belongs to it alone
+    if (
+        folder and folder.resolve() == (adapter.parent / "model").resolve()
+    ):
         manifest.check(adapter.parent, _again(manifest), "model/")
         return None
     name = _named_base(adapter)
@@ -64,8 +66,9 @@ def difference(adapter: Path, base_model: str) -> str | None:
         (TOKENIZER, tokenizer_hash, "its tokenizer differs"),
     ):
         expected = manifest.inputs.get(key)
-        from_hub = name is not None and expected == content_hash(name)  # then nothing is known of its files
-        if expected is not None and not from_hub and not same_hash(expected, hash_of(base_model)):
+        if expected is None or (folder is None) != (name is not None and same_hash(expected, content_hash(name))):
+            continue  # nothing is known of a folder in the place of a hub name, nor the other way round
+        if not same_hash(expected, hash_of(base_model)):
             return what
     return None
 
@@ -150,11 +153,11 @@ class ModelsNow:
 
     @cached_property
     def _weights(self) -> set[str]:
-        return {weights_hash(name) for name in self._folders} | {content_hash(name) for name in self._hub}
+        return {weights_hash(name) for name in self._folders | self._hub}
 
     @cached_property
     def _tokenizers(self) -> set[str]:
-        return {tokenizer_hash(name) for name in self._folders} | {content_hash(name) for name in self._hub}
+        return {tokenizer_hash(name) for name in self._folders | self._hub}
 
     def _reward_hashes(
         self, folder: Path, keys: Mapping[str, Any]

@@ -150,7 +150,11 @@ def _add_run_options(parser: ArgumentParser, function: Callable[..., Any]) -> No
     add("--until", type=str, help="last stage to run")
     add("--limit", type=PositiveInt, help="smoke run on this many pairs or prompts of each split")
     add("--set", action="append", help="a setting, such as align.model.lora.r=8 or recipe.seed=3; may be repeated")
-    add("--dry_run", action="store_true", help="print the plan with each stage's command, and run nothing")
+    add(
+        "--dry_run",
+        action="store_true",
+        help="print each stage's command, check its settings, and run nothing",
+    )
     add_stop_after(parser)
     help_text = "so many fits at once, where none needs another one, each on an equal share of the GPUs"
     add("--side_by_side", type=PositiveInt, default=1, help=help_text)

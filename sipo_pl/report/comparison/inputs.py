@@ -69,8 +69,10 @@ def _read_folder(recipe: Recipe, prefix: str, folder: Path, found: ComparisonInp
     for row in read_units(folder / "answer"):
         if row["sample_id"] in by_id:
             found.rows.append({**row, **by_id[row["sample_id"]], "method": named(row["method"])})
-    own = costs(recipe) if not prefix else read_json(folder / "compare" / "metrics.json")["cost"]
+    own = _costs_beside(folder) if prefix else costs(recipe)
     for method in dict.fromkeys(method for method, _ in measured):
+        if method not in METHODS or method not in own:
+            raise UserError(f"{folder}: no method of this version, or none whose cost is told there: {method}")
         name, stages = named(method), own[method]["stages"]
         found.titles[name] = _title(prefix, method)
         found.cost[name] = own[method]
@@ -78,6 +80,15 @@ def _read_folder(recipe: Recipe, prefix: str, folder: Path, found: ComparisonInp
         files = {stage: folder / stage / "yields.json" for stage in stages}
         if yields := {stage: read_json(path) for stage, path in files.items() if path.exists()}:
             found.yields[found.titles[name]] = yields
+
+
+def _costs_beside(folder: Path) -> dict[str, Any]:
+    path = folder / "compare" / "metrics.json"
+    metrics = read_json(path)
+    found = metrics.get("cost") if isinstance(metrics, dict) else None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: tells no cost of methods; `sipo_pl compare --overwrite` there makes it anew")
+    return found
 
 
 def _check_alike(folder: Path, layout: RunLayout) -> None:

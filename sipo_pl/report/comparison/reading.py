@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sipo_pl.method.weights import corners, point_name
+from sipo_pl.metrics.intervals import FEWEST, told
 from sipo_pl.recipe.methods import CONTROL
 from sipo_pl.report.plain_tables import latex_table, markdown_table, markdown_text
-from sipo_pl.report.tables import RunMetrics, decimals_of, number, unbroken, with_interval
+from sipo_pl.report.tables import RunMetrics, decimals_of, number, too_few, unbroken, with_interval
 
 TextTable = tuple[list[str], list[list[str]]]
 
@@ -48,9 +49,14 @@ def headline(metrics: RunMetrics) -> str:
     best = max(methods, key=lambda method: method["hypervolume"]["estimate"])
     if best["hypervolume"]["estimate"] == 0:
         return "No method's front rises above the reference point, so the hypervolume tells nothing here."
+    if metrics["prompts"] < FEWEST:
+        first = f"Largest hypervolume: {with_interval(best['hypervolume'])}, that of {best['title']}"
+        return f"{first}, but {too_few(metrics)} to tell methods apart."
     others = [method for method in methods if method["method"] != metrics["against"]]
-    better = [one["title"] for one in others if one["hypervolume_gain"]["low"] > 0]
-    worse = [one["title"] for one in others if one["hypervolume_gain"]["high"] < 0]
+    better, worse = (
+        [one["title"] for one in others if told(one["hypervolume_gain"], metrics["prompts"]) == sign]
+        for sign in (1, -1)
+    )
     unknown = len(others) - len(better) - len(worse)
     parts = [f"Largest hypervolume: {with_interval(best['hypervolume'])}, that of {best['title']}."]
     if better:
@@ -74,8 +80,11 @@ def control(metrics: RunMetrics) -> str:
     if not gains:
         return ""
     words = [f"{name} {with_interval(one, _decimals(metrics, name), sign=True)}" for name, one in gains.items()]
-    failed = [name for name, one in gains.items() if one["low"] <= 0]
-    end = f"Not beyond the interval for {' and '.join(failed)}." if failed else "All are beyond the interval."
+    failed = [name for name, one in gains.items() if told(one, metrics["prompts"]) <= 0]
+    if metrics["prompts"] < FEWEST:
+        end = f"{too_few(metrics)} to tell them from the base."
+    else:
+        end = f"Not beyond the interval for {' and '.join(failed)}." if failed else "All are beyond the interval."
     return f"Positive control, the gain over the base of a policy aligned on that objective: {'; '.join(words)}. {end}"
 
 
