@@ -55,9 +55,7 @@ def difference(adapter: Path, base_model: str) -> str | None:
     manifest, folder = Manifest.read(adapter.parent), model_folder(base_model)
     if manifest is None:
         return None
-    if (
-        folder and folder.resolve() == (adapter.parent / "model").resolve()
-    ):
+    if folder and folder.resolve() == (adapter.parent / "model").resolve():
         manifest.check(adapter.parent, _again(manifest), "model/")
         return None
     name = _named_base(adapter)

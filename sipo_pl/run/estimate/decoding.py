@@ -79,7 +79,7 @@ def _decode(config: Mapping[str, Any], setting: Setting, devices: int, prompts: 
     held = at_once * (counts.prompt + extra + made)
     step = (weights + at_once * (counts.prompt + extra + made / 2) * cached) / rates.bandwidth
     # a CPU takes longer to multiply than to read
-    step = max(step, 2 * size.with_head * texts.policies * at_once / rates.scoring)
+    step = max(step, 2 * size.with_head * texts.policies * at_once / (rates.decoding or rates.scoring))
     step = max(step, rates.step_seconds * size.layers / MEASURED_LAYERS)
     seconds = rows * made / at_once * step + 2 * size.linear * texts.policies * read / rates.scoring
     parts = devices if setting.spread else 1

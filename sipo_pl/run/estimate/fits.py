@@ -117,11 +117,11 @@ def _fit(config: Mapping[str, Any], setting: Setting, devices: int, data: _FitDa
         and not (value(config, "model.lora.dropout", 0) or setting.quantized or "stage_3" in strategy)
     )
     # forward and the states' gradients, and the weights' own gradients where they are in training
-    forward = (6 if trained.whole else 4) * size.linear * micro * data.row_tokens / rates.training
+    forward = (6 if trained.whole else 4) * size.with_head * micro * data.row_tokens / rates.training
     forward += rates.forward_seconds * size.layers / MEASURED_LAYERS
     if not replayed:
         forward = max(forward, rates.launch_seconds * size.layers / MEASURED_LAYERS)
-    seconds = forwards * forward + 2 * size.linear * data.checked / rates.scoring
+    seconds = forwards * forward + 2 * size.with_head * data.checked / rates.scoring
     parts = devices if "stage_3" in strategy else 1
     states = TRAINED_BYTES / (devices if "deepspeed" in strategy else 1)
     at_once = min(STEP_TOKENS, micro * data.row_tokens)

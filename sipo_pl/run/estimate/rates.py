@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from sipo_pl.messages.errors import UsageError, nearest
@@ -12,6 +12,7 @@ HERE = "here"
 TABLE = Path(__file__).with_name("rates.yaml")
 # what measured rates are of a matrix product's and of a copy's on the device that the table is measured on
 TRAINING_SHARE, SCORING_SHARE, COPY_SHARE = 0.76, 0.7, 0.88
+DECODING_SHARE = 0.3  # of a matrix product's, what decode steps reach on a CPU: products of few rows, and attention
 MOMENT = 0.3  # seconds that each is measured for
 
 
@@ -29,6 +30,7 @@ class Rates:
         memory: GiB
         launch_seconds: what a forward and backward pass of 32 layers takes at least where its kernels are launched
             one by one
+        decoding: operations of decode steps; those of `scoring` where it is 0
     """
 
     source: str
@@ -38,7 +40,8 @@ class Rates:
     bandwidth: float
     step_seconds: float
     memory: float
-    launch_seconds: float = 0.0
+    launch_seconds: float
+    decoding: float = 0.0
 
 
 def rates_of(device: str, dtype: str) -> Rates:
@@ -57,10 +60,10 @@ def rates_of(device: str, dtype: str) -> Rates:
     table = load_yaml(find_config(file) if file else TABLE)
     if name not in table:
         raise UsageError(f"--estimate {device}: no such device{nearest(name, [HERE, *table])}")
-    wanted = {field.name for field in fields(Rates)}
-    if missing := wanted - set(table[name]):
+    known = {field.name: field.default is MISSING for field in fields(Rates)}
+    if missing := {key for key, is_needed in known.items() if is_needed} - set(table[name]):
         raise UsageError(f"{file or TABLE}: {name}: no {min(missing)!r}")
-    return Rates(**{key: value for key, value in table[name].items() if key in wanted})
+    return Rates(**{key: value for key, value in table[name].items() if key in known})
 
 
 def measure(dtype: str) -> Rates:
@@ -95,6 +98,7 @@ def measure(dtype: str) -> Rates:
         step_seconds=0.0076 if gpu else 0.0,
         memory=(torch.cuda.mem_get_info()[1] if gpu else _cpu_memory()) / 2**30,
         launch_seconds=0.15 if gpu else 0.0,
+        decoding=0.0 if gpu else DECODING_SHARE * products,
     )
 
 

@@ -41,7 +41,7 @@ def _judged_tokens(setting: Setting, rows: int) -> float:
 
 def _score(setting: Setting, devices: int, rows: int, tokens: float) -> Cost:
     size = setting.size
-    seconds = 2 * size.linear * tokens / setting.rates.scoring
+    seconds = 2 * size.with_head * tokens / setting.rates.scoring
     weights = size.weight_bytes(setting.dtype, setting.quantized)
     memory = weights / (devices if setting.spread else 1) / GIB
     return Cost(rows, tokens, seconds / (1 if setting.spread else devices), memory, rows_bytes(rows, 0.0))
