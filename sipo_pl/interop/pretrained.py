@@ -102,11 +102,23 @@ def read_weights(
     # shapes are told with those of all tensors below
     shapes = {"ignore_mismatched_sizes": True}
     with explained(label):
-        model, report = kind.from_pretrained(name, **_given(config), **fixed, **shapes, **options)
+        model, report = kind.from_pretrained(
+            name, **_given(config), **fixed, **shapes, **attention_of(config), **options
+        )
     _refuse_partial(model, report, label, tuple(made), tuple(unused))
     if kind.__name__ in (getattr(model.config, "auto_map", None) or {}):
         log.warning("%s: it names code of its own, which is not run: %s computes it", label, type(model).__name__)
     return model
+
+
+def attention_of(config: PreTrainedConfig | None) -> dict[str, Any]:
+    """Return the option that lets a model attend as its family means it.
+
+    Some versions of transformers give families whose scores are capped, such as Gemma 2, an attention that leaves the
+    cap out, as `sdpa` does.
+    """
+    capped = config is not None and getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    return {"attn_implementation": "eager"} if capped else {}
 
 
 def _given(config: PreTrainedConfig | None) -> dict[str, Any]:

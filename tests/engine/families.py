@@ -8,6 +8,8 @@ import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from sipo_pl.interop.pretrained import attention_of
+
 VOCABULARY = 97
 _SIZES = {
     "vocab_size": VOCABULARY,
@@ -73,7 +75,7 @@ def tiny_family(name: str, **settings: Any) -> PreTrainedModel:
     config = getattr(transformers, f"{name}Config")(
         **{key: value for key, value in chosen.items() if value is not None}
     )
-    model = AutoModelForCausalLM.from_config(config).requires_grad_(False).eval()
+    model = AutoModelForCausalLM.from_config(config, **attention_of(config)).requires_grad_(False).eval()
     for weight in model.parameters():
         if weight.dim() > 1:
             weight.mul_(5)

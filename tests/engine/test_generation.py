@@ -12,6 +12,7 @@ from sipo_pl.engine.lora.adapters import Factors, read_adapter
 from sipo_pl.engine.lora.policies import BASE, GroupPlace, PolicySet
 from sipo_pl.engine.lora.stack import LoRAStack
 from sipo_pl.engine.models.loading import load_base
+from sipo_pl.interop.pretrained import attention_of
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.divergences import Divergence, ReverseKL
 from sipo_pl.method.seeds import seed_of
@@ -127,7 +128,7 @@ def test_other_families_decode_as_transformers_does(family: str, settings: dict[
     if family == "GPTNeoX":
         heads.pop("num_key_value_heads"), sizes.pop("head_dim")
     config = getattr(transformers, f"{family}Config")(**sizes, **heads, **tokens, **settings)
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    model = AutoModelForCausalLM.from_config(config, **attention_of(config)).eval()
     expected = [greedy_by_transformers(model, prompt) for prompt in PROMPTS]
     policies = over(model, [BASE, BASE], ("dense",) if family == "GPTNeoX" else ("q_proj",))
     found = decode(policies, requests((0.5, 0.5)))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sipo_pl.engine.decoding.generation import generate
 from sipo_pl.engine.decoding.options import Decoding, Request
@@ -27,6 +27,7 @@ from sipo_pl.engine.lora.adapters import Factors, concatenate, interpolate, read
 from sipo_pl.engine.lora.groups import GroupedForward
 from sipo_pl.engine.lora.policies import BASE, GroupPlace, PolicySet
 from sipo_pl.engine.lora.stack import LoRAStack
+from sipo_pl.interop.pretrained import attention_of
 from sipo_pl.method.divergences import Alpha, Divergence, ForwardKL, JensenShannon, ReverseKL
 from sipo_pl.rewards.implicit import policy_logps
 from sipo_pl.text.templates import Encoded
@@ -86,7 +87,7 @@ def problems(draw: Callable[..., Any], alike: bool = False) -> Problem:
         pad_token_id=0,
         **FAMILIES[family],
     )
-    base = getattr(transformers, f"{family}ForCausalLM")(config).eval().requires_grad_(False)
+    base = AutoModelForCausalLM.from_config(config, **attention_of(config)).eval().requires_grad_(False)
     common = draw(lora_settings())
     chosen = [common if alike else draw(lora_settings()) for _ in range(draw(st.integers(2, 3)))]
     policies = [random_policy(base, one, seed) for seed, one in enumerate(chosen)]

@@ -10,6 +10,7 @@ from sipo_pl.engine.models.model_check import check_model
 from sipo_pl.engine.models.quantization import check_four_bits, four_bits, keep_differentiable
 from sipo_pl.engine.models.text_limit import TextLimit, config_text_limit, text_limit
 from sipo_pl.interop.pretrained import (
+    attention_of,
     explained,
     read_config,
     read_weights,
@@ -65,7 +66,9 @@ def load_outline(base_model: str) -> PreTrainedModel:
     label = base_model_label(base_model)
     config = read_config(resolve_base_model(base_model), label)
     with explained(label), torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=False, **attention_of(config)
+        )
     return model
 
 
