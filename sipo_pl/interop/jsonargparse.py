@@ -5,6 +5,7 @@ Its reader of values is mended here: it reads every text once more as YAML, also
 
 import argparse
 import json
+import os
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -62,9 +63,17 @@ NULL = re.compile(r"(\"*)null\1")  # how an option says null, and the word null
 
 
 def is_text(kind: Any) -> bool:
-    """Return whether any text is a value of a type: of `str`, alone or with None and listed words beside it."""
-    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    return str in kinds and all(one in (str, NoneType) or get_origin(one) is Literal for one in kinds)
+    """Return whether any text is a value of a type: of `str`, alone or with None, paths and listed words beside it."""
+    kinds = _kinds(kind)
+    return str in kinds and all(one in (str, NoneType) or _is_path(one) or get_origin(one) is Literal for one in kinds)
+
+
+def _kinds(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _is_path(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, os.PathLike)
 
 
 def as_option(value: str) -> str:
@@ -85,7 +94,7 @@ def as_free_option(value: str) -> str:
 def _option_text(kind: Any, text: str) -> str | None:
     """Return what a text option means: the bare word null is null, and a pair of quotes around it is taken off."""
     if not NULL.fullmatch(text):
-        return text
+        return str(text)
     if text != "null":
         return text[1:-1]
     return None if NoneType in get_args(kind) else text
@@ -114,6 +123,10 @@ def _call_option(self: Any, *arguments: Any, **keywords: Any) -> Any:
         component = values.get(self.dest) or {}
         known = {**(component.get("init_args") or {}), argument: free_value(value)}
         return _call(self, parser, values, {**component, "init_args": known}, option)
+    if argument:
+        return _call(self, parser, values, _Argument(value), name)
+    if not own or (str in _kinds(self._typehint) and not _takes_mapping(self._typehint)):
+        value = _kept(value)
     is_single = not value.lstrip().startswith(("{", "["))  # else what is inside has quotes of its own
     before = _from_option.set(is_single)
     try:
@@ -122,14 +135,39 @@ def _call_option(self: Any, *arguments: Any, **keywords: Any) -> Any:
         _from_option.reset(before)
 
 
+class _AsWritten(str):
+    """A text that the parser's reading leaves alone: it takes nothing but `str` itself for YAML."""
+
+
+class _Argument(_AsWritten):
+    """The value of an argument of a class, which is read where the type of the argument is known."""
+
+
+def _kept(value: str) -> str:
+    """Return an option's value so that its reading as YAML does not lose some of it."""
+    return _AsWritten(value) if free_value(value) == value and _read_once(value) != value else value
+
+
+def _read_once(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
 def _is_mapping(kind: Any) -> bool:
-    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    return all(one is NoneType or get_origin(one) is dict for one in kinds)
+    return all(one is NoneType or get_origin(one) is dict for one in _kinds(kind))
+
+
+def _takes_mapping(kind: Any) -> bool:
+    return any(one is dict or get_origin(one) is dict for one in _kinds(kind))
 
 
 @wraps(_read_value)
 def _check_type(self: Any, value: Any, *arguments: Any, **keywords: Any) -> Any:
     """Leave a text as it is, where any text will do."""
+    if isinstance(value, _Argument):
+        value = _option_text(self._typehint, value) if is_text(self._typehint) else str(value)
     if isinstance(value, str) and (is_text(self._typehint) or _is_free(self._typehint)):
         return value
     return _read_value(self, value, *arguments, **keywords)
@@ -138,7 +176,7 @@ def _check_type(self: Any, value: Any, *arguments: Any, **keywords: Any) -> Any:
 def _adapt_value(value: Any, kind: Any, *arguments: Any, **keywords: Any) -> Any:
     """Leave a text as it is, where any text will do: also within lists and mappings, and as it is written."""
     if isinstance(value, str) and (is_text(kind) or _is_free(kind)):
-        return value
+        return str(value)
     return _adapt(value, kind, *arguments, **keywords)
 
 

@@ -146,3 +146,82 @@ def test_objectives_of_an_option_keep_their_texts() -> None:
     found = _recipe(Overrides.gather([], [f"recipe.objectives={json.dumps(objectives)}"], None).recipe_options())
 
     assert [one.column for one in found.objectives] == ["# of facts", "null"]
+
+
+class Named:
+    """What a user chooses a class of.
+
+    Args:
+        name: a text
+        count: a number
+        pair: two numbers
+    """
+
+    def __init__(self, name: str | None = None, count: int = 0, pair: tuple[float, float] = (0, 1)) -> None:
+        self.name, self.count, self.pair = name, count, pair
+
+
+@dataclass
+class Mixed:
+    """Texts beside other types.
+
+    Args:
+        named: an object
+        folder: a text or a path
+        devices: a list, a text or a number
+        either: a mapping or a text
+    """
+
+    named: Named | None = None
+    folder: str | Path | None = None
+    devices: list[int] | str | int = "auto"
+    either: dict[str, str] | str | None = None
+
+
+@settings(deadline=None, max_examples=25)
+@given(TEXTS.filter(lambda text: not interop.NULL.fullmatch(text)))
+@example("# x")
+@example("a: b")
+def test_an_argument_of_a_chosen_class_is_the_text(text: str) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Mixed, "part")
+    found = parser.parse_args(
+        [
+            f"--part.named={Named.__module__}.Named",
+            f"--part.named.init_args.name={text}",
+            "--part.named.init_args.count=3",
+            "--part.named.init_args.pair=[0.5, 1e-4]",
+            f"--part.folder={text}",
+        ]
+    )
+    assert found.part.named.init_args.name == text
+    assert (found.part.named.init_args.count, found.part.named.init_args.pair) == (3, (0.5, 1e-4))
+    assert found.part.folder == text
+    assert yaml.safe_load(parser.dump(found))["part"]["folder"] == text
+    assert type(found.part.folder) is str
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("devices=# x", "# x"),
+        ("devices=a: b", "a: b"),
+        ("devices=[0, 1]", [0, 1]),
+        ("devices=auto", "auto"),
+        ("either=a: b", {"a": "b"}),
+        ("either={a: b}", {"a": "b"}),
+        ("either=b", "b"),
+    ],
+)
+def test_a_text_beside_other_types_loses_nothing(option: str, value: object) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Mixed, "part")
+    assert parser.parse_args([f"--part.{option}"]).part[option.partition("=")[0]] == value
+
+
+def test_an_argument_of_a_chosen_class_says_null_as_options_do() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Mixed, "part")
+    for text, value in (("null", None), ('"null"', "null")):
+        words = [f"--part.named={Named.__module__}.Named", f"--part.named.init_args.name={text}"]
+        assert parser.parse_args(words).part.named.init_args.name == value
