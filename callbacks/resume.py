@@ -118,9 +118,10 @@ class ResumeCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and self.path.exists():
             self._keep_before()
-        trainer.save_checkpoint(self.path)
         for logger in trainer.loggers:
-            logger.save()  # the curves up to here, which a fit that goes on from here does not log again
+            # the curves up to here, before the checkpoint is there: a fit that goes on from it does not log them again
+            logger.save()
+        trainer.save_checkpoint(self.path)
 
     def _keep_before(self) -> None:
         if self.path.is_dir():  # of a sharded trainer

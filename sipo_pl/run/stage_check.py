@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -61,6 +62,8 @@ def check_command(verb: str, arguments: Sequence[str]) -> Outlook:
     settings = resolve(verb, arguments)
     if settings.stage in TRAINER_STAGES:
         make(settings)
+    elif check := getattr(_module_of(settings.stage), "check", None):  # of what its parser does not see
+        check(settings.recipe)
     return Outlook(False, _forks(settings))
 
 
@@ -99,6 +102,9 @@ def provenance_of(settings: Settings) -> Provenance:
         made = make(settings)
         name = settings.folder_name
         return trainer_provenance(name, settings.recipe, made.model, made.data, settings.plain())
-    module = importlib.import_module(stage_function(settings.stage).__module__)
-    made_of: Provenance = module.provenance(**settings.arguments)
+    made_of: Provenance = _module_of(settings.stage).provenance(**settings.arguments)
     return made_of
+
+
+def _module_of(small_stage: str) -> Any:
+    return importlib.import_module(stage_function(small_stage).__module__)

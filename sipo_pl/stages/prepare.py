@@ -54,7 +54,7 @@ def prepare(recipe: Recipe, overwrite: bool = False) -> None:
         recipe: what the stages of the run share
         overwrite: remove what an earlier preparation left and make it anew
     """
-    converter, made_of = _check(recipe), provenance(recipe)
+    converter, made_of = check(recipe), provenance(recipe)
     folder, manifest = made_of.folder, made_of.open(overwrite=overwrite)
     if manifest.complete:
         LOG.info("prepare: complete in %s", folder)
@@ -83,11 +83,15 @@ def provenance(recipe: Recipe) -> Provenance:
 
 def read_raw(recipe: Recipe) -> Splits:
     """Return the pairs and test prompts of the raw data as they come, before any is left out."""
-    return _read(_check(recipe), recipe)
+    return _read(check(recipe), recipe)
 
 
-def _check(recipe: Recipe) -> Converter:
-    """Check what needs no file; return the converter."""
+def check(recipe: Recipe) -> Converter:
+    """Check what needs no file; return the converter.
+
+    Raises:
+        UsageError: what running the stage would raise before it touches a file.
+    """
     check_recipe(recipe)
     if recipe.limit is not None and recipe.limit < 1:
         raise UsageError(f"limit: must be at least 1, found {recipe.limit}")

@@ -48,7 +48,8 @@ def linger() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the system call is Linux's")
 @pytest.mark.parametrize("words", [[PARENT, CHILD], [FORKING]], ids=["started", "forked"])
 def test_a_child_dies_with_its_parent(words: list[str]) -> None:
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    here = Path(__file__)
+    paths = os.pathsep.join([str(here.parent), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
     command, environment = [sys.executable, "-c", *words], {**os.environ, "PYTHONPATH": paths}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None

@@ -147,6 +147,7 @@ def test_stages_are_chosen(finished_run: Path, command: Command, options: list[s
     [
         ("align.model.lr=3", "fit: no option '--model.lr'; did you mean '--model.optimizer.init_args.lr'?"),
         ("sample.model.decoding.temperature=0", "predict: samples_per_weight: greedy decoding gives one response; "),
+        ("recipe.data.converter.class_path=sipo_pl.data.converters.pairs.Pears", "prepare: data.converter.class_path"),
         ("realign.model.loss=sipo_pl.method.losses.DPOO", "fit: --model.loss: sipo_pl.method.losses has no 'DPOO'"),
     ],
 )
