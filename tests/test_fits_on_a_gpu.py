@@ -17,7 +17,11 @@ from sipo_pl.storage.json_lines import read_jsonl, write_jsonl
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 NAMES = ("kind", "short")
-STOP = ("--trainer.callbacks+=test_stopping.AskAt", "--trainer.callbacks.batch=2", "--trainer.callbacks.by=SIGTERM")
+STOP = (
+    "--trainer.callbacks+=stoppers.AskAt",
+    "--trainer.callbacks.batch=2",
+    "--trainer.callbacks.by=SIGTERM",
+)
 
 
 class Fits:

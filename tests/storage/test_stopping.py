@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from stoppers import ask_by
 from tiny_run import Command, Said, write_recipe
 
 from sipo_pl.messages.errors import UsageError
@@ -23,19 +24,6 @@ from sipo_pl.storage.manifest import Manifest
 from sipo_pl.storage.stopping import ECHO, STOP_FILE, duration
 
 WEIGHTS = "adapter/adapter_model.safetensors"
-
-
-class AskAt(Callback):
-    """Asks the fit to stop, at a micro-batch of the second epoch: by a signal, or by touching a file."""
-
-    def __init__(self, batch: int, by: str, after: float = 0.0) -> None:
-        self.batch, self.by, self.after = batch, by, after
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.current_epoch != 1 or batch_idx != self.batch:
-            return
-        time.sleep(self.after)
-        ask_by(self.by)
 
 
 class CutOff(Callback):
@@ -77,24 +65,6 @@ class Swallow(Callback):
             pass
 
 
-class AskAtUnit(Callback):
-    """Asks the prediction to stop when a unit is begun."""
-
-    def __init__(self, by: str) -> None:
-        self.by = by
-
-    def on_predict_batch_start(self, trainer: Trainer, *arguments: Any) -> None:
-        ask_by(self.by)
-
-
-def ask_by(by: str) -> None:
-    """Send this process a signal, or touch a file."""
-    if by.startswith("SIG"):
-        os.kill(os.getpid(), signal.Signals[by])
-    else:
-        Path(by).touch()
-
-
 @pytest.fixture
 def folder(tmp_path: Path, talkative_model: Path, finished_run: Path) -> Iterator[Path]:
     """A recipe whose data is prepared."""
@@ -112,7 +82,7 @@ def fit(folder: Path, command: Command, *options: object) -> Said:
 
 def ask(batch: int, by: object, after: float = 0.0) -> tuple[str, ...]:
     return (
-        f"--trainer.callbacks+={__name__}.AskAt",
+        "--trainer.callbacks+=stoppers.AskAt",
         f"--trainer.callbacks.batch={batch}",
         f"--trainer.callbacks.by={by}",
         f"--trainer.callbacks.after={after}",
@@ -234,7 +204,7 @@ def test_a_prediction_stops_after_the_unit_it_is_at(
     file = folder / "run/stop"
     words = ("predict", "--config", folder / "sample.yaml")
     reason = by if by == "SIGTERM" else str(file)
-    said = command(*words, f"--trainer.callbacks+={__name__}.AskAtUnit", f"--trainer.callbacks.by={reason}")
+    said = command(*words, "--trainer.callbacks+=stoppers.AskAtUnit", f"--trainer.callbacks.by={reason}")
     assert said.code == 75
     assert f"stopped by {reason} after 1 of 3 units, which are written; the same command" in said.err
     assert [path.name for path in sorted((folder / "run/sample").glob("unit-*"))] == ["unit-00000.jsonl"]

@@ -58,7 +58,11 @@ def test_a_fit_goes_on_from_the_checkpoint_before_a_damaged_one(
     write_recipe(tmp_path, talkative_model)
     shutil.copytree(finished_run / "run/prepare", tmp_path / "run/prepare")
     words = ("fit", "--config", tmp_path / "align.yaml", "--objective", "kind")
-    stop = ("--trainer.callbacks+=test_stopping.AskAt", "--trainer.callbacks.batch=0", "--trainer.callbacks.by=SIGTERM")
+    stop = (
+        "--trainer.callbacks+=stoppers.AskAt",
+        "--trainer.callbacks.batch=0",
+        "--trainer.callbacks.by=SIGTERM",
+    )
     assert command(*words, *stop).code == 75
     folder = tmp_path / "run/align-kind"
     assert [read_checkpoint(path)["global_step"] for path in sorted((folder / "checkpoints").iterdir())] == [3, 4]
