@@ -100,12 +100,17 @@ def _option_text(kind: Any, text: str) -> str | None:
     return None if NoneType in get_args(kind) else text
 
 
-def free_value(text: str) -> Any:
-    """Return what an option means whose type is not known: YAML in one line, or a text where that loses some of it."""
+def _as_read(text: str) -> Any:
+    """Return a text as YAML reads it, or itself where it is none."""
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+
+
+def free_value(text: str) -> Any:
+    """Return what an option means whose type is not known: YAML in one line, or a text where that loses some of it."""
+    value = _as_read(text)
     is_whole = isinstance(value, bool | int | float) or text in ("null", "~") or text[:1] in ("{", "[", '"', "'")
     return value if is_whole else text
 
@@ -145,14 +150,7 @@ class _Argument(_AsWritten):
 
 def _kept(value: str) -> str:
     """Return an option's value so that its reading as YAML does not lose some of it."""
-    return _AsWritten(value) if free_value(value) == value and _read_once(value) != value else value
-
-
-def _read_once(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    return _AsWritten(value) if free_value(value) == value and _as_read(value) != value else value
 
 
 def _is_mapping(kind: Any) -> bool:

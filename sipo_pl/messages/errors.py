@@ -36,18 +36,6 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, sorted(set(known)), n=1)), None)
 
 
-def closest_key(key: str, known: Iterable[str]) -> str | None:
-    """Return `closest` of dotted keys, where one of the same last part, or nearly the same, comes before all others.
-
-    Who writes ``model.lr`` means ``model.optimizer.init_args.lr``, however close ``model.lora.r`` looks.
-    """
-    known = sorted(set(known))
-    last = difflib.get_close_matches(key.rpartition(".")[2], {_last(name) for name in known}, n=1, cutoff=_ALIKE)
-    if not last:
-        return closest(key, known)
-    return difflib.get_close_matches(key, [name for name in known if _last(name) == last[0]], n=1, cutoff=0)[0]
-
-
 def did_you_mean(name: str | None) -> str:
     """Return the end of a message that proposes a name; nothing where there is none."""
     return f"; did you mean {name!r}?" if name else ""
@@ -59,8 +47,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str:
-    """Return `nearest` of dotted keys; see `closest_key`."""
-    return did_you_mean(closest_key(key, known)) or _list(known)
+    """Return `nearest` of dotted keys, where one of the same last part, or nearly the same, comes before all others.
+
+    Who writes ``model.lr`` means ``model.optimizer.init_args.lr``, however close ``model.lora.r`` looks.
+    """
+    known = sorted(set(known))
+    last = difflib.get_close_matches(_last(key), {_last(name) for name in known}, n=1, cutoff=_ALIKE)
+    if not last:
+        return nearest(key, known)
+    found = difflib.get_close_matches(key, [name for name in known if _last(name) == last[0]], n=1, cutoff=0)
+    return did_you_mean(found[0])
 
 
 def _last(key: str) -> str:

@@ -69,12 +69,13 @@ def run(
     graph = build_graph(recipe)
     nodes = choose(graph, only, first, until)
     check_inputs(nodes, graph, recipe)
+    planned = [(node, command(node, recipe_name, overrides)) for node in nodes]
     if dry_run:
-        for node in nodes:
-            print(f"# {node.name}\nsipo_pl {shlex.join(command(node, recipe_name, overrides))}")
-        return _check(nodes, recipe_name, overrides)
+        for node, words in planned:
+            print(f"# {node.name}\nsipo_pl {shlex.join(words)}")
+        return _check(planned)
     if estimate is not None:
-        if code := _check(nodes, recipe_name, overrides):
+        if code := _check(planned):
             return code
         from sipo_pl.run.estimate.plan import estimate as table
 
@@ -99,10 +100,10 @@ def command(node: Node, recipe_name: str, overrides: Overrides) -> list[str]:
     return [node.verb, *config_options(node.config, recipe_name), *node.options, *overrides.options(node.config)]
 
 
-def _check(nodes: Sequence[Node], recipe_name: str, overrides: Overrides) -> int:
+def _check(planned: Sequence[tuple[Node, list[str]]]) -> int:
     """Check the stages' commands as a run does before it starts the first; return the exit code."""
     sys.stdout.flush()  # the plan stands above what is said of it
-    return look_ahead([_question(node, command(node, recipe_name, overrides), made=False) for node in nodes])[0]
+    return look_ahead([_question(node, words, made=False) for node, words in planned])[0]
 
 
 def _question(node: Node, words: Sequence[str], *, made: bool) -> Question:

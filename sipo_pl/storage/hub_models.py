@@ -19,7 +19,8 @@ _TOKENIZER = "tokenizer.json"
 def hub_weights_hash(name: str) -> str:
     """Return the hash of a model on the hub: of its name, and of its config and weights where the cache holds all."""
     folder = _cached_folder(name, _CONFIG)
-    return _hash(name, [folder / _CONFIG, *_weights_in(folder)] if folder and _weights_in(folder) else [])
+    weights = _weights_in(folder) if folder else []
+    return _hash(name, [folder / _CONFIG, *weights] if folder and weights else [])
 
 
 def hub_tokenizer_hash(name: str) -> str:

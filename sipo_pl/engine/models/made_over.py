@@ -55,6 +55,7 @@ def difference(adapter: Path, base_model: str) -> str | None:
     manifest, folder = Manifest.read(adapter.parent), model_folder(base_model)
     if manifest is None:
         return None
+    # made beside the adapter, it belongs to it alone
     if folder and folder.resolve() == (adapter.parent / "model").resolve():
         manifest.check(adapter.parent, _again(manifest), "model/")
         return None

@@ -34,17 +34,18 @@ def conflict_averse_point(gram: Tensor, weights: Sequence[float], c: float) -> l
         c: how far the step may turn from g_0.
     """
     g = gram.detach().double().cpu()
-    towards = g @ torch.tensor(weights, dtype=torch.float64)  # <g_i, g_0>
-    radius = c * math.sqrt(max(0.0, float(torch.tensor(weights, dtype=torch.float64) @ towards)))
-    best, least = g.new_tensor(weights), math.inf
+    w = g.new_tensor(weights)
+    towards = g @ w  # <g_i, g_0>
+    radius = c * math.sqrt(max(0.0, float(w @ towards)))
+    best, least = w, math.inf
     for size in range(len(g), 0, -1):
         points = _minima(g, towards, radius, _faces(len(g), size))
         lengths = (points @ g * points).sum(dim=1).clamp(min=0).sqrt()
         values = points @ towards + radius * lengths
         values[~(points >= -TOLERANCE).all(dim=1)] = math.inf  # outside the simplex, or nowhere
-        value, place = values.min(dim=0)
-        if float(value) < least - TOLERANCE * abs(least if math.isfinite(least) else 0.0):
-            best, least = points[place], float(value)
+        place = int(values.argmin())
+        if (value := float(values[place])) < least - TOLERANCE * abs(value):
+            best, least = points[place], value
     best = best.clamp(min=0)
     found: list[float] = (best / best.sum()).tolist()
     return found
@@ -72,11 +73,11 @@ def _minima(g: Tensor, towards: Tensor, radius: float, corners: Tensor) -> Tenso
     inverse = torch.linalg.pinv(along @ g @ along.mT, hermitian=True)
     across = along @ (middle @ g)[..., None]
     slope = along @ towards[:, None]
-    nearest = -inverse @ across
+    nearest, turn = -inverse @ across, inverse @ slope
     rest = ((middle @ g * middle).sum(dim=1) + (across * nearest).sum(dim=(1, 2))).clamp(min=0)
-    steep = radius * radius - (slope * (inverse @ slope)).sum(dim=(1, 2))
+    steep = radius * radius - (slope * turn).sum(dim=(1, 2))
     reach = torch.where(rest > 0, (rest / steep).sqrt(), 0.0)
-    return middle + ((nearest - reach[:, None, None] * (inverse @ slope)).mT @ along)[:, 0]
+    return middle + ((nearest - reach[:, None, None] * turn).mT @ along)[:, 0]
 
 
 def raco_step(gradients: Tensor, weights: Sequence[float], c: float) -> Tensor:
